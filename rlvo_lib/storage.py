@@ -1,0 +1,150 @@
+"""Where finished work is kept: atomic writes, content keys and locks.
+
+A file written here is either whole or absent. A key is made from the content of what went in
+(files, settings, source code), so that a changed input is never silently reused.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvo_lib.config import InputError
+
+if TYPE_CHECKING:
+    import filelock
+    import pandas as pd
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it takes the name ``path`` only if the block succeeds.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name.split('.')[0]}-", suffix="".join(path.suffixes)
+        )
+        os.close(descriptor)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> Exception:
+    """An `InputError` for a full or read-only disk; any other error of the block as it is."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space and run again",
+        errno.EDQUOT: "your disk quota is used up; free some space and run again",
+        errno.EROFS: "the disk is read-only",
+        errno.EACCES: "no permission to write there",
+        errno.EEXIST: "a file is in the way of a folder",
+        errno.ENOTDIR: "a file is in the way of a folder",
+    }
+    if error.errno not in reasons:
+        return error
+    return InputError(f"cannot write {path}: {reasons[error.errno]}")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with Unix line ends, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as indented JSON in the order given, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a tidy table without its index, atomically; floats read back to the same double."""
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
+    """Read a table written by `write_csv`; identifiers stay text, floats are read exactly.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not a table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        return pd.read_csv(
+            path, float_precision="round_trip", dtype={"participant_id": str} | options.pop("dtype", {}),
+            **options,
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable CSV table ({error})") from error
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal text."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def key(*parts: Any) -> str:
+    """Sixteen hexadecimal characters that change when any part changes.
+
+    >>> key("a", 1) == key("a", 1), key("a", 1) == key("a", 2)
+    (True, False)
+    """
+    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_key(*modules: str) -> str:
+    """Key of the source text of modules of this package, by name (``"preprocess"``, ``"simulate"``).
+
+    Work made by older code is thereby never taken for work of the present code.
+    """
+    root = Path(__file__).parent
+    sources = {}
+    for module in modules:
+        path = root / module
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        sources[module] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return key(sources)
+
+
+def lock(path: str | Path) -> filelock.BaseFileLock:
+    """A lock between processes, held as a context manager; the second process waits for the first."""
+    import filelock
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(f"{path}.lock")
