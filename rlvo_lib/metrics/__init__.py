@@ -1,0 +1,78 @@
+"""Discrimination, calibration, uncertainty and comparison of predictions; arrays in, numbers out.
+
+Conventions
+-----------
+- ``y_true`` is ``(n,)`` with 1 for an event and 0 otherwise (booleans are taken as 1 and 0). Both
+  classes must be present. ``score`` is ``(n,)`` and finite; higher means more likely an event. The
+  direction is never detected from the data: a score that ranks backwards has an AUC below 0.5.
+- A patient is flagged where ``score >= threshold``. Tied scores count one half in the AUC.
+- F1, sensitivity and PPV are those of the event class.
+- What cannot be estimated is NaN, with the reason in the result; what cannot be used raises
+  `InputError` and says what is wrong.
+- Intervals are two-sided, over patients.
+
+References
+----------
+DeLong et al., Biometrics 1988; Sun and Xu, IEEE Signal Process. Lett. 2014 (the mid-rank form);
+Hanley and McNeil, Radiology 1982; Wilson, JASA 1927; Holm, Scand. J. Stat. 1979;
+Cox, Biometrika 1958 (calibration); Van Calster et al., Lancet Digit. Health 2025 (what to report).
+"""
+
+from rlvo_lib.metrics.classification import (
+    THRESHOLD_RULES,
+    OperatingPoint,
+    coin_f1,
+    f1_score,
+    flag_everyone_f1,
+    operating_point,
+    threshold_by,
+    wilson,
+)
+from rlvo_lib.metrics.discrimination import (
+    AucDifference,
+    auc,
+    auc_ci,
+    auc_interval,
+    average_precision,
+    compare_auc,
+    contrast_auc,
+    delong_covariance,
+    hanley_mcneil_se,
+)
+from rlvo_lib.metrics.reliability import Calibration, brier_loss, calibration, scaled_brier
+from rlvo_lib.metrics.resampling import (
+    STATISTICS,
+    Interval,
+    bootstrap_ci,
+    bootstrap_replicates,
+    holm,
+)
+
+__all__ = [
+    "STATISTICS",
+    "THRESHOLD_RULES",
+    "AucDifference",
+    "Calibration",
+    "Interval",
+    "OperatingPoint",
+    "auc",
+    "auc_ci",
+    "auc_interval",
+    "average_precision",
+    "bootstrap_ci",
+    "bootstrap_replicates",
+    "brier_loss",
+    "calibration",
+    "coin_f1",
+    "compare_auc",
+    "contrast_auc",
+    "delong_covariance",
+    "f1_score",
+    "flag_everyone_f1",
+    "hanley_mcneil_se",
+    "holm",
+    "operating_point",
+    "scaled_brier",
+    "threshold_by",
+    "wilson",
+]
