@@ -84,6 +84,7 @@ class Study:
     question: str
     criteria: tuple[Rule, ...]
     eligibility: tuple[Rule, ...]
+    ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
     predictors: dict[str, tuple[str, ...]]
     channels: dict[str, Channel]
     arms: dict[str, Arm]
@@ -126,7 +127,9 @@ def load_study(name: str = "rlvo") -> Study:
     path = studies / name / "study.toml"
     if not path.is_file():
         known = sorted(p.parent.name for p in studies.glob("*/study.toml"))
-        raise InputError(f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}")
+        raise InputError(
+            f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}"
+        )
     return _parse_study(path)
 
 
@@ -148,13 +151,18 @@ def _parse_study(path: Path) -> Study:
             question=raw["outcome"]["question"],
             criteria=tuple(Rule(**rule) for rule in raw["outcome"]["criteria"]),
             eligibility=tuple(Rule(**rule) for rule in raw.get("eligibility", [])),
+            ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
             predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
-            channels={name: Channel(**channel) for name, channel in raw.get("channels", {}).items()},
+            channels={
+                name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
+            },
             arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
             validation=raw["validation"],
             threshold=raw["threshold"],
             explain_arm=raw.get("explain", {}).get("arm", ""),
-            comparisons=tuple((pair["first"], pair["second"]) for pair in raw.get("comparisons", [])),
+            comparisons=tuple(
+                (pair["first"], pair["second"]) for pair in raw.get("comparisons", [])
+            ),
             published=raw.get("published", {}),
             claims=tuple(raw.get("claims", [])),
             flip_to_side=raw.get("flip_to_side", "none"),
@@ -225,7 +233,9 @@ class Settings:
     grid_spacing_mm: float = 3.0
     # network and its training
     training_seeds: tuple[int, ...] = (0,)
-    encoder: str = "light"  # light: stride-2 stem; daft-resnet: the DAFT papers' full-resolution stem
+    encoder: str = (
+        "light"  # light: stride-2 stem; daft-resnet: the DAFT papers' full-resolution stem
+    )
     base_filters: int = 4  # the DAFT papers' nf
     epochs_max: int = 14
     patience_epochs: int = 4  # stop after so many epochs without a better inner validation loss

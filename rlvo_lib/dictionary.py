@@ -131,8 +131,12 @@ def load(path: str | Path) -> Dictionary:
             reader = csv.DictReader(handle)
             lacking = [c for c in REDCAP_COLUMNS if c not in (reader.fieldnames or [])]
             if lacking:
-                raise InputError(f"{path.name}: column '{lacking[0]}' of a REDCap dictionary is missing")
-            fields = [_parse(row, f"{path.name}, line {line}") for line, row in enumerate(reader, 2)]
+                raise InputError(
+                    f"{path.name}: column '{lacking[0]}' of a REDCap dictionary is missing"
+                )
+            fields = [
+                _parse(row, f"{path.name}, line {line}") for line, row in enumerate(reader, 2)
+            ]
     except FileNotFoundError:
         raise InputError(f"data dictionary {path} does not exist") from None
     names = [field.name for field in fields]
@@ -177,7 +181,9 @@ def _parse(row: dict[str, str], where: str) -> Field:
         timing=timing,
         required=row["Required Field?"].lower() == "y",
         note=row["Field Note"],
-        parents=tuple(dict.fromkeys(re.findall(r"\[(\w+)\]", choices_text))) if kind == "calc" else (),
+        parents=tuple(dict.fromkeys(re.findall(r"\[(\w+)\]", choices_text)))
+        if kind == "calc"
+        else (),
     )
 
 
@@ -199,7 +205,12 @@ def render(dictionary: Dictionary, title: str) -> str:
     for field in dictionary.fields.values():
         if field.form != form:
             form = field.form
-            lines += ["", f"## {form}", "", "| column | meaning | allowed | unit | timing | missing | note |"]
+            lines += [
+                "",
+                f"## {form}",
+                "",
+                "| column | meaning | allowed | unit | timing | missing | note |",
+            ]
             lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
         cells = (
             f"`{field.name}`", field.label, field.allowed, field.unit, field.timing,

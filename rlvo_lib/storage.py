@@ -102,7 +102,9 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
     path = Path(path)
     try:
         return pd.read_csv(
-            path, float_precision="round_trip", dtype={"participant_id": str} | options.pop("dtype", {}),
+            path,
+            float_precision="round_trip",
+            dtype={"participant_id": str} | options.pop("dtype", {}),
             **options,
         )
     except FileNotFoundError:

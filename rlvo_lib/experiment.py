@@ -1,0 +1,414 @@
+"""Arms × folds × seeds as independent tasks, each with one result folder; together ``predictions.csv``.
+
+A task fits one arm on one fold's training part and scores the patients held out of the fold
+(``out-of-fold``) and the test set. It runs in a process of one thread, so its bytes do not depend on
+how many run beside it, and is kept under the content of all that went in: a run that was
+interrupted, or is repeated, continues with what is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib import cohort, dictionary, preprocess, progress, simulate, storage, validation
+from rlvo_lib.cohort import Dataset
+from rlvo_lib.config import Arm, InputError, Settings
+from rlvo_lib.dictionary import Dictionary
+from rlvo_lib.preprocess import TensorCache
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rlvo_lib.tabular import TabularEncoder
+    from rlvo_lib.training import Cases
+
+PREDICTION_COLUMNS = ["participant_id", "partition", "arm", "seed", "fold", "y_true", "probability"]
+#: What a trained network depends on, beside its data.
+TRAINING_SETTINGS = (
+    "encoder", "base_filters", "epochs_max", "patience_epochs", "batch_size", "learning_rate",
+    "weight_decay", "augment_shift_voxels", "augment_noise", "device",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A dataset with its cohort and split: where every notebook starts."""
+
+    settings: Settings
+    dictionary: Dictionary
+    dataset: Dataset
+    frame: pd.DataFrame  # the cohort frame (see rlvo_lib.cohort)
+    split: pd.DataFrame  # participant_id, partition, fold
+
+    @property
+    def y(self) -> pd.Series:
+        """Outcome (0 or 1) of the eligible patients, by participant_id."""
+        return cohort.labels(self.frame, self.settings.study)
+
+    def fold_parts(self, fold: int) -> dict[str, list[str]]:
+        """Patients of a fold: ``train``, ``inner`` (stops the training), ``held_out``, ``test``.
+
+        ``inner`` is taken from the fold's training part, stratified by outcome.
+        """
+        from sklearn.model_selection import train_test_split
+
+        members = self.split.set_index("participant_id")
+        in_training = members["partition"] == "train"
+        held_out = members.index[in_training & (members["fold"] == str(fold))]
+        rest = members.index[in_training & (members["fold"] != str(fold))]
+        train, inner = train_test_split(
+            sorted(rest),
+            test_size=self.settings.study.validation["inner_fraction"],
+            stratify=self.y[sorted(rest)],
+            random_state=self.settings.seed + fold,
+        )
+        return {
+            "train": sorted(train),
+            "inner": sorted(inner),
+            "held_out": sorted(held_out),
+            "test": sorted(members.index[members["partition"] == "test"]),
+        }
+
+
+def open_analysis(settings: Settings) -> Analysis:
+    """Find the dataset, or simulate the embedded one; check it; derive label and split.
+
+    Writes ``cohort.csv`` and ``split.csv`` into the run folder.
+
+    Raises
+    ------
+    InputError
+        If the dataset has faults (the first is named; ``rlvo validate`` lists all).
+    """
+    words = dictionary.load(settings.study.dictionary_path)
+    root = settings.data or embedded_dataset(settings)
+    validation.require_valid(root, settings.study, words)
+    dataset = cohort.load_dataset(root, words)
+    frame = cohort.build(dataset, settings.study)
+    given = root / "split.csv" if (root / "split.csv").exists() else None
+    split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
+    cohort.keep_split(split, settings.out, given=given is not None)
+    storage.write_csv(settings.out / "cohort.csv", frame)
+    return Analysis(settings, words, dataset, frame, split)
+
+
+def embedded_dataset(settings: Settings) -> Path:
+    """The simulated cohort of these settings, made if absent."""
+    name = f"embedded-{settings.scenario}-{settings.patients}-{settings.seed}"
+    key = storage.key(storage.code_key("simulate", "cohort", "images"))
+    root = settings.cache / "datasets" / f"{name}-{key}"
+    with storage.lock(root):
+        simulate.write_dataset(
+            root,
+            patients=settings.patients,
+            seed=settings.seed,
+            scenario=settings.scenario,
+            workers=settings.workers,
+        )
+    return root
+
+
+def tensors(analysis: Analysis) -> TensorCache:
+    """The model tensors of the eligible patients, prepared where absent."""
+    eligible = list(cohort.included(analysis.frame).index)
+    return preprocess.prepare(analysis.dataset, analysis.settings, eligible)
+
+
+# ---------------------------------------------------------------------------------------- tasks
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm, fold and seed, with the folder of its result."""
+
+    arm: Arm
+    fold: int
+    seed: int
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is complete (its predictions are written last)."""
+        return (self.folder / "predictions.csv").exists()
+
+    @property
+    def title(self) -> str:
+        """What the progress display calls it."""
+        return f"{self.arm.name}, fold {self.fold}, seed {self.seed}"
+
+
+def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.DataFrame:
+    """Which eligible patients an arm can use: participant_id, used, reason.
+
+    A patient who lacks one of the arm's channels is left out of it, with the reason.
+    """
+    reasons = {}
+    for participant in sorted(cohort.included(analysis.frame).index):
+        absent = [c for c in arm.channels if not cache.has(participant, c)] if arm.channels else []
+        reasons[participant] = f"no {', '.join(absent)}" if absent else ""
+    frame = pd.Series(reasons, name="reason").rename_axis("participant_id").reset_index()
+    return frame.assign(used=frame["reason"] == "")
+
+
+def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list[Task]:
+    """The tasks of some arms; ``mean`` arms have none, since they are made from others."""
+    settings, study = analysis.settings, analysis.settings.study
+    code = storage.code_key("cohort", "tabular", "encoders", "fusion", "training", "experiment")
+    tasks = []
+    for name in arms:
+        arm = study.arms[name]
+        if arm.kind == "mean":
+            continue
+        columns = list(study.columns_of(arm))
+        analysis.dictionary.refuse_leakage(tuple(columns))
+        usable = arm_patients(analysis, cache, arm)
+        used = list(usable["participant_id"][usable["used"]])
+        what = {
+            "kind": arm.kind, "fusion": arm.fusion, "channels": arm.channels, "columns": columns,
+            "table": analysis.dataset.table.loc[used, columns].to_csv() if columns else "",
+            "outcome": analysis.y[used].to_csv(),
+            "split": analysis.split.to_csv(),
+            "images": [cache.key(p) for p in used] if arm.channels else [],
+            "study": [study.channels[c] for c in arm.channels],
+            "validation": study.validation,
+            "settings": settings.subset(*TRAINING_SETTINGS, "seed"),
+            "code": code,
+        }  # fmt: skip
+        content = storage.key(what)
+        for seed in settings.training_seeds:
+            for fold in range(1, study.validation["folds"] + 1):
+                key = storage.key(content, seed, fold)
+                tasks.append(
+                    Task(arm, fold, seed, settings.cache / "tasks" / f"{name}-{fold}-{key}")
+                )
+    return tasks
+
+
+def assemble_cases(
+    analysis: Analysis, cache: TensorCache | None, arm: Arm, fold: int
+) -> tuple[dict[str, list[str]], dict[str, Cases], TabularEncoder | None]:
+    """Patients, their cases by part, and the tabular encoder fitted on the training part."""
+    from rlvo_lib.tabular import TabularEncoder
+    from rlvo_lib.training import Cases
+
+    usable = arm_patients(analysis, cache, arm).set_index("participant_id")["used"]
+    parts = {name: [p for p in ids if usable[p]] for name, ids in analysis.fold_parts(fold).items()}
+    columns = analysis.settings.study.columns_of(arm)
+    encoder = None
+    if columns:
+        encoder = TabularEncoder(columns, analysis.dictionary)
+        # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
+        fitted_on = parts["train"] + ([] if arm.kind in ("cnn", "mlp") else parts["inner"])
+        encoder.fit(analysis.dataset.table.loc[fitted_on])
+    cases = {}
+    for name, ids in parts.items():
+        cases[name] = Cases(
+            image=cache.load(ids, arm.channels) if arm.channels else None,
+            tabular=encoder.transform(analysis.dataset.table.loc[ids]) if encoder and ids else None,
+            y=analysis.y[ids].to_numpy(float),
+        )
+    return parts, cases, encoder
+
+
+def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
+    """The untrained network of a ``cnn`` or ``mlp`` arm for P tabular columns."""
+    from rlvo_lib import fusion
+
+    if arm.kind == "mlp":
+        return fusion.TabularNet(n_tabular)
+    return fusion.build_model(
+        fusion=arm.fusion,
+        encoder=settings.encoder,
+        in_channels=len(arm.channels),
+        n_tabular=n_tabular,
+        base_filters=settings.base_filters,
+    )
+
+
+def run_task(analysis: Analysis, cache: TensorCache | None, task: Task) -> None:
+    """Fit one task and write its folder: model, history where there is one, then predictions."""
+    parts, cases, _ = assemble_cases(analysis, cache, task.arm, task.fold)
+    if task.arm.kind in ("cnn", "mlp"):
+        probability = _run_network(analysis.settings, task, cases)
+    else:
+        probability = _run_baseline(task, cases)
+    rows = []
+    for part, name in (("held_out", "out-of-fold"), ("test", "test")):
+        for participant, y, p in zip(parts[part], cases[part].y, probability[part], strict=True):
+            rows.append((participant, name, task.arm.name, task.seed, task.fold, int(y), float(p)))
+    storage.write_csv(
+        task.folder / "predictions.csv", pd.DataFrame(rows, columns=PREDICTION_COLUMNS)
+    )
+
+
+def _run_network(settings: Settings, task: Task, cases: dict[str, Cases]) -> dict[str, np.ndarray]:
+    import torch
+
+    from rlvo_lib import training
+
+    training.seed_everything(task.seed * 1000 + task.fold)
+    tabular = cases["train"].tabular
+    network = build_network(settings, task.arm, 0 if tabular is None else tabular.shape[1])
+    if cases["train"].image is not None:
+        network.encoder.set_scale(*training.image_scale(cases["train"].image))
+    history = training.fit(
+        network, cases["train"], cases["inner"], settings, seed=task.seed * 1000 + task.fold
+    )
+    storage.write_csv(task.folder / "history.csv", history)
+    with storage.atomic(task.folder / "model.pt") as temporary:
+        torch.save(network.cpu().state_dict(), temporary)
+    logits = {p: training.predict_logit(network, cases[p], settings) for p in ("held_out", "test")}
+    return {part: 1 / (1 + np.exp(-values)) for part, values in logits.items()}
+
+
+def _run_baseline(task: Task, cases: dict[str, Cases]) -> dict[str, np.ndarray]:
+    from rlvo_lib import tabular
+
+    matrix = np.concatenate([cases["train"].tabular, cases["inner"].tabular])
+    y = np.concatenate([cases["train"].y, cases["inner"].y])
+    model = tabular.fit_baseline(task.arm.kind, matrix, y, seed=task.seed)
+    return {
+        part: model.predict_proba(cases[part].tabular)[:, 1] if len(cases[part]) else np.empty(0)
+        for part in ("held_out", "test")
+    }
+
+
+def load_network(analysis: Analysis, task: Task, n_tabular: int) -> nn.Module:
+    """The trained network of a finished ``cnn`` task, on the CPU, in evaluation mode."""
+    import torch
+
+    path = task.folder / "model.pt"
+    if not path.exists():
+        raise InputError(f"arm '{task.arm.name}', fold {task.fold}: no stored model; run it first")
+    network = build_network(analysis.settings, task.arm, n_tabular)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+# ------------------------------------------------------------------------------------------ run
+
+
+def run_arms(
+    analysis: Analysis, cache: TensorCache | None, arms: list[str] | None = None
+) -> pd.DataFrame:
+    """Run all tasks of some arms (default: the study's ladder) and return their predictions.
+
+    Returns
+    -------
+    DataFrame with the columns of ``predictions.csv``, in the order of arms, seeds, folds, partition
+    and patients. Arms of kind ``mean`` are averaged from the arms they name.
+
+    Raises
+    ------
+    InputError
+        If an arm is not in the study file.
+    """
+    study = analysis.settings.study
+    arms = list(study.arms) if arms is None else arms
+    for name in arms:
+        if name not in study.arms:
+            raise InputError(f"arm '{name}' is not in the study; allowed: {', '.join(study.arms)}")
+    wanted = list(dict.fromkeys(a for name in arms for a in (*study.arms[name].of, name)))
+    tasks = plan(analysis, cache, wanted)
+    with storage.lock(analysis.settings.cache / "tasks"):
+        _run_tasks(analysis, cache, [task for task in tasks if not task.done], len(tasks))
+    made = [storage.read_csv(task.folder / "predictions.csv") for task in tasks]
+    predictions = pd.concat(made, ignore_index=True)
+    for name in arms:
+        if study.arms[name].kind == "mean":
+            predictions = pd.concat([predictions, average_arms(predictions, study.arms[name])])
+    predictions = predictions[predictions["arm"].isin(arms)]
+    order = predictions["arm"].map({name: rank for rank, name in enumerate(study.arms)})
+    predictions = predictions.assign(order=order).sort_values(
+        ["order", "seed", "fold", "partition", "participant_id"], ignore_index=True
+    )
+    return predictions[PREDICTION_COLUMNS]
+
+
+def average_arms(predictions: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """Predictions of a ``mean`` arm: the mean probability of the arms it names, patient by patient."""
+    parts = predictions[predictions["arm"].isin(arm.of)]
+    keys = ["participant_id", "partition", "seed", "fold", "y_true"]
+    grouped = parts.groupby(keys)["probability"]
+    mean = grouped.mean()[grouped.count() == len(arm.of)]  # patients whom every arm scored
+    return mean.reset_index().assign(arm=arm.name)[PREDICTION_COLUMNS]
+
+
+def histories(tasks: list[Task]) -> pd.DataFrame:
+    """Training curves of finished network tasks: arm, seed, fold, epoch, part, loss."""
+    frames = []
+    for task in tasks:
+        if (task.folder / "history.csv").exists():
+            history = storage.read_csv(task.folder / "history.csv")
+            frames.append(history.assign(arm=task.arm.name, seed=task.seed, fold=task.fold))
+    columns = ["arm", "seed", "fold", "epoch", "part", "loss"]
+    return (
+        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    )
+
+
+def _run_tasks(
+    analysis: Analysis, cache: TensorCache | None, tasks: list[Task], total: int
+) -> None:
+    if not tasks:
+        return
+    begun, finished = time.monotonic(), 0
+    for finished, task in enumerate(_finished(analysis, cache, tasks), start=1):
+        progress.report("training", finished, len(tasks), time.monotonic() - begun, task.title)
+    if finished != len(tasks):
+        raise RuntimeError(f"{len(tasks) - finished} of {total} training tasks did not finish")
+
+
+def _finished(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> Iterator[Task]:
+    """Tasks as they finish, a process a task, as many at once as the settings allow."""
+    import multiprocessing
+
+    workers = min(analysis.settings.workers, len(tasks))
+    with (
+        _one_thread(),
+        ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=_limit_threads
+        ) as pool,
+    ):
+        waiting: dict[Future, Task] = {
+            pool.submit(run_task, analysis, cache, task): task for task in tasks
+        }
+        try:
+            for future in as_completed(waiting):
+                future.result()
+                yield waiting[future]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started inside see one thread for OpenMP and BLAS."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _limit_threads() -> None:
+    import torch
+
+    torch.set_num_threads(1)
