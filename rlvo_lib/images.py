@@ -101,7 +101,8 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(f"{path}: is not a readable NIfTI file ({error})") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(f"{path}: is damaged or truncated ({error})") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: is damaged or truncated ({reason})") from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
