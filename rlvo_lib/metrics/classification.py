@@ -50,7 +50,8 @@ def wilson(k: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     p = k / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return float(max(centre - half, 0)), float(min(centre + half, 1))
+    # exactly 0 and 1 at the ends, where rounding would leave 1e-17
+    return (float(centre - half) if k > 0 else 0.0), (float(centre + half) if k < n else 1.0)
 
 
 def f1_score(y_true: ArrayLike, flagged: ArrayLike, *, zero_division: float = 0.0) -> float:

@@ -1,0 +1,58 @@
+"""The result tables: tidy frames in, a tidy frame out; nothing is read, written, drawn or trained.
+
+`verify` calls the same functions on the files of a run folder, so that every reported number can be
+recomputed. Every table has a column ``data``: ``simulated`` or ``real``.
+
+Two uncertainties are kept apart and never mixed:
+
+- ``sd``: the spread over the fold models of one training seed, scored on the same test patients (the
+  ± of the paper). It says how much retraining matters, nothing about new patients.
+- ``low`` to ``high``: the 95 % confidence interval over patients of the fold ensemble, whose
+  probability is the mean of the fold models' probabilities.
+
+Several training seeds are averaged: the mean of the seeds' values, the root mean square of the
+seeds' SDs, and the interval of the average of the seeds' ensembles (each seed has its own ensemble
+and threshold, on the same patients).
+
+In a design without a test set, the out-of-fold predictions take its place: ``mean`` and ``sd`` are
+then over the held-out folds, and the "ensemble" is the pooled out-of-fold estimate.
+"""
+
+from rlvo_lib.results.attribution import shap_importance
+from rlvo_lib.results.claims import claims
+from rlvo_lib.results.evaluation import evaluate
+from rlvo_lib.results.paper import best_arm, paper_table
+from rlvo_lib.results.performance import (
+    METRICS,
+    comparisons,
+    no_skill,
+    out_of_fold,
+    performance,
+)
+from rlvo_lib.results.predictions import check_predictions, choose_thresholds, ensembles
+from rlvo_lib.results.probabilities import (
+    calibration_points,
+    calibration_table,
+    risk_distribution,
+    roc_points,
+)
+
+__all__ = [
+    "METRICS",
+    "best_arm",
+    "calibration_points",
+    "calibration_table",
+    "check_predictions",
+    "choose_thresholds",
+    "claims",
+    "comparisons",
+    "ensembles",
+    "evaluate",
+    "no_skill",
+    "out_of_fold",
+    "paper_table",
+    "performance",
+    "risk_distribution",
+    "roc_points",
+    "shap_importance",
+]

@@ -1,0 +1,90 @@
+"""The paper's table, in the paper's form, beside what the paper printed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib.config import InputError, Study
+
+PUBLISHED = "published, another cohort"
+
+
+def best_arm(out_of_fold: pd.DataFrame, study: Study, group: str) -> str:
+    """The arm of a group with the highest pooled out-of-fold AUC; the test set plays no part.
+
+    ``out_of_fold`` is the table of `rlvo_lib.results.out_of_fold`. Of equals, the first in the study
+    file's order is taken.
+    """
+    members = [name for name, arm in study.arms.items() if arm.group == group]
+    rows = out_of_fold[(out_of_fold["metric"] == "auc") & out_of_fold["arm"].isin(members)]
+    if rows.empty:
+        raise InputError(
+            f"no arm of group '{group}' was run; allowed: {', '.join(members) or 'none'}"
+        )
+    estimate = rows.set_index("arm")["estimate"].reindex(
+        [m for m in members if m in set(rows["arm"])]
+    )
+    return str(estimate.idxmax())
+
+
+def paper_table(
+    performance: pd.DataFrame, out_of_fold: pd.DataFrame, no_skill: pd.DataFrame, study: Study
+) -> pd.DataFrame:
+    """AUC and F1 as mean ± SD over the fold models, the published numbers, and the ensemble's CI.
+
+    First the rows that the paper printed, then every arm of the ladder. A published row with
+    ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC.
+
+    Returns
+    -------
+    DataFrame of text, one row a model: model, arm, "AUC, mean ± SD", "F1, mean ± SD",
+    "AUC, published, another cohort", "F1, published, another cohort", "ensemble AUC [95 % CI]",
+    "ensemble F1 [95 % CI]", "F1 of flagging everyone", n, events, data.
+    """
+    by = performance.set_index(["arm", "metric"])
+    partition = "test" if "test" in set(no_skill["partition"]) else "out-of-fold"
+    lines = no_skill[no_skill["partition"] == partition].set_index(["metric", "how"])["value"]
+    everyone = _number(lines["f1", "flagging everyone"], 3)
+    ran = list(dict.fromkeys(performance["arm"]))
+    rows = []
+    for name, entry in study.published.items():
+        group = entry.get("best_of")
+        arm = best_arm(out_of_fold, study, group) if group and _any_ran(study, group, ran) else name
+        if arm in ran:
+            model = str(entry.get("label", study.arms[arm].label))
+            rows.append(_row(model, arm, by, everyone, entry))
+    rows += [_row(_label(study, arm), arm, by, everyone, {}) for arm in ran]
+    return pd.DataFrame(rows)
+
+
+def _any_ran(study: Study, group: str, ran: list[str]) -> bool:
+    return any(study.arms[arm].group == group for arm in ran if arm in study.arms)
+
+
+def _label(study: Study, arm: str) -> str:
+    return study.arms[arm].label if arm in study.arms else arm
+
+
+def _row(model: str, arm: str, by: pd.DataFrame, everyone: str, entry: dict) -> dict[str, object]:
+    row: dict[str, object] = {"model": model, "arm": arm}
+    for metric in ("auc", "f1"):
+        values = by.loc[(arm, metric)]
+        row[f"{metric.upper()}, mean ± SD"] = _plus_minus(values["mean"], values["sd"])
+    for metric in ("auc", "f1"):
+        published = (entry.get(metric, np.nan), entry.get(f"{metric}_sd", np.nan))
+        row[f"{metric.upper()}, {PUBLISHED}"] = _plus_minus(*published) if metric in entry else "–"
+    for metric in ("auc", "f1"):
+        values = by.loc[(arm, metric)]
+        limits = f"[{_number(values['low'])}, {_number(values['high'])}]"
+        row[f"ensemble {metric.upper()} [95 % CI]"] = f"{_number(values['ensemble'])} {limits}"
+    row["F1 of flagging everyone"] = everyone
+    return row | {"n": int(values["n"]), "events": int(values["events"]), "data": values["data"]}
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "n/e" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _plus_minus(mean: float, sd: float) -> str:
+    return _number(mean) if np.isnan(sd) else f"{_number(mean)} ± {_number(sd)}"

@@ -1,0 +1,146 @@
+"""The predictions of a run: checked, averaged over folds, and the thresholds chosen from them.
+
+A predictions frame has one row a patient and model: participant_id, partition (``out-of-fold`` or
+``test``), arm, seed, fold, y_true (0 or 1), probability (0..1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib import metrics
+from rlvo_lib.config import InputError
+
+Partition = Literal["out-of-fold", "test"]
+COLUMNS = ("participant_id", "partition", "arm", "seed", "fold", "y_true", "probability")
+KEY = ["participant_id", "partition", "arm", "seed", "fold"]
+
+
+def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions, sorted, or an `InputError` that names the first fault."""
+    missing = [c for c in COLUMNS if c not in predictions]
+    if missing:
+        raise InputError(
+            f"predictions: column '{missing[0]}' is missing; needed: {', '.join(COLUMNS)}"
+        )
+    if predictions.empty:
+        raise InputError("predictions: no rows; train at least one arm first")
+    for column, allowed in (("partition", ["out-of-fold", "test"]), ("y_true", [0, 1])):
+        strange = predictions[~predictions[column].isin(allowed)]
+        if len(strange):
+            row = strange.iloc[0]
+            raise InputError(
+                f"predictions: patient '{row.participant_id}', {column} is '{row[column]}'; "
+                f"allowed: {' or '.join(map(str, allowed))}"
+            )
+    outside = predictions[~predictions["probability"].between(0, 1)]
+    if len(outside):
+        row = outside.iloc[0]
+        raise InputError(
+            f"predictions: patient '{row.participant_id}', arm '{row.arm}': probability "
+            f"{row.probability:g}; allowed: 0 to 1"
+        )
+    doubled = predictions[predictions.duplicated(KEY)]
+    if len(doubled):
+        row = doubled.iloc[0]
+        raise InputError(
+            f"predictions: patient '{row.participant_id}' is scored twice by arm '{row.arm}', "
+            f"seed {row.seed}, fold {row.fold} ({row.partition})"
+        )
+    labels = predictions.groupby("participant_id")["y_true"].nunique()
+    if (labels > 1).any():
+        raise InputError(f"predictions: patient '{labels.idxmax()}' has two different labels")
+    return predictions.sort_values(["arm", "seed", "partition", "fold", "participant_id"])
+
+
+def reported_partition(predictions: pd.DataFrame) -> Partition:
+    """Where results are reported: the test set if there is one, else the held-out folds."""
+    return "test" if (predictions["partition"] == "test").any() else "out-of-fold"
+
+
+def ensembles(predictions: pd.DataFrame, partition: Partition) -> pd.DataFrame:
+    """One probability a patient, arm and seed: the mean over the fold models that scored the patient.
+
+    In the test set that is the fold ensemble; out of fold, each patient was scored by one model.
+
+    Returns
+    -------
+    DataFrame with arm, seed, participant_id, y_true, probability, n_models; sorted.
+    """
+    rows = predictions[predictions["partition"] == partition]
+    grouped = rows.groupby(["arm", "seed", "participant_id"], sort=True)
+    return grouped.agg(
+        y_true=("y_true", "first"), probability=("probability", "mean"), n_models=("fold", "size")
+    ).reset_index()
+
+
+def arms_in_order(arms: Iterable[str], order: Iterable[str] = ()) -> list[str]:
+    """The arms that were run: first those of the study, in its order, then any other by name."""
+    present = set(arms)
+    known = [arm for arm in order if arm in present]
+    return known + sorted(present - set(known))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One arm's probabilities on the same patients: one column a seed (an ensemble each)."""
+
+    arm: str
+    participants: tuple[str, ...]
+    y: np.ndarray  # (n,)
+    p: np.ndarray  # (n, seeds)
+    seeds: tuple[Any, ...]
+
+
+def scores_of(frame: pd.DataFrame, order: Iterable[str] = ()) -> Iterator[Scores]:
+    """The arms of an `ensembles` frame, each with its seeds side by side."""
+    for arm in arms_in_order(frame["arm"], order):
+        rows = frame[frame["arm"] == arm]
+        wide = rows.pivot(index="participant_id", columns="seed", values="probability").sort_index()
+        if wide.isna().any(axis=None):
+            raise InputError(
+                f"predictions: the seeds of arm '{arm}' did not score the same patients"
+            )
+        y = rows.groupby("participant_id")["y_true"].first().reindex(wide.index)
+        yield Scores(
+            arm, tuple(wide.index), y.to_numpy(int), wide.to_numpy(float), tuple(wide.columns)
+        )
+
+
+def choose_thresholds(
+    predictions: pd.DataFrame, *, rule: str = "max-f1", chosen_on: Partition = "out-of-fold"
+) -> pd.DataFrame:
+    """One threshold an arm and seed, from the pooled out-of-fold predictions.
+
+    Each training patient is scored once, by the fold model that did not see them. The threshold is
+    used for the fold models and for their ensemble alike; the test set plays no part.
+
+    Returns
+    -------
+    DataFrame with arm, seed, rule, threshold, chosen_on, n, events: what ``thresholds.csv`` holds.
+    """
+    if chosen_on != "out-of-fold":
+        raise InputError(f"thresholds: chosen_on is '{chosen_on}'; allowed: out-of-fold")
+    pooled = ensembles(check_predictions(predictions), "out-of-fold")
+    if pooled.empty:
+        raise InputError("predictions: no out-of-fold rows to choose a threshold from")
+    rows = []
+    for (arm, seed), group in pooled.groupby(["arm", "seed"], sort=True):
+        y = group["y_true"].to_numpy()
+        threshold = metrics.threshold_by(y, group["probability"], rule=rule)
+        rows.append((arm, seed, rule, threshold, chosen_on, y.size, int(y.sum())))
+    columns = ["arm", "seed", "rule", "threshold", "chosen_on", "n", "events"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def threshold_of(thresholds: pd.DataFrame, arm: str, seed: Any) -> float:
+    """The threshold of one arm and seed."""
+    row = thresholds[(thresholds["arm"] == arm) & (thresholds["seed"] == seed)]
+    if len(row) != 1:
+        raise InputError(f"thresholds: {len(row)} rows for arm '{arm}', seed {seed}; needed: one")
+    return float(row["threshold"].iloc[0])

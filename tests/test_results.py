@@ -1,0 +1,421 @@
+"""Result tables from small made-up predictions with known answers."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from rlvo_lib import results
+from rlvo_lib.config import Arm, InputError, load_study
+
+PUBLISHED = {
+    "imaging": {
+        "label": "Best imaging-only model",
+        "best_of": "imaging",
+        "auc": 0.53,
+        "auc_sd": 0.02,
+    }
+    | {"f1": 0.19, "f1_sd": 0.05},
+    "daft": {"label": "Multimodal model", "auc": 0.70, "auc_sd": 0.02, "f1": 0.39, "f1_sd": 0.02},
+}
+ARMS = {"clinical_logistic": 1.0, "ncct": 0.2, "imaging": 0.1, "concat": 0.8, "daft": 1.2}
+
+
+@pytest.fixture(scope="module")
+def study():
+    claims = (
+        {"id": "auc", "text": "AUC", "kind": "performance", "value": 0.70, "sd": 0.02}
+        | {"interval": [0.549, 0.851]}
+        | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"},
+                      "column": "mean", "sd_column": "sd"}},
+        {"id": "beats", "text": "beats imaging", "kind": "performance", "expect": "positive"}
+        | {"source": {"table": "comparisons", "where": {"a": "daft", "b": "imaging"},
+                      "column": "difference"}},
+        {"id": "regions", "text": "regions", "kind": "attribution"},
+        {"id": "patients", "text": "60 test patients", "kind": "count", "value": 60}
+        | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"}, "column": "n"}},
+        {"id": "prevalence", "text": "16 of 118", "kind": "arithmetic", "value": 0.136, "decimals": 3}
+        | {"source": {"op": "ratio", "of": [16, 118]}},
+        {"id": "below", "text": "F1 below flagging everyone", "kind": "arithmetic"}
+        | {"expect": "negative", "stated_by": "check"}
+        | {"source": {"op": "minus", "of": [0.19, {"op": "flag_everyone_f1", "of": [16, 118]}]}},
+    )  # fmt: skip
+    return dataclasses.replace(load_study("rlvo"), published=PUBLISHED, claims=claims)
+
+
+def make_predictions(seeds=(0,), n_train=120, n_test=60, folds=4, test=True):
+    """Binormal scores of each arm: an easy world in which more signal means a higher AUC."""
+    rng = np.random.default_rng(5)
+    y = pd.Series(
+        np.tile([1, 0, 0, 0], (n_train + n_test) // 4),
+        index=[f"sub-{i:04d}" for i in range(n_train + n_test)],
+    )
+    train, held_out = y.index[:n_train], y.index[n_train:]
+    rows = []
+    for arm, signal in ARMS.items():
+        base = rng.normal(size=len(y)) + signal * y
+        for seed in seeds:
+            for fold in range(1, folds + 1):
+                noisy = 1 / (1 + np.exp(1.2 - (base + 0.3 * rng.normal(size=len(y)))))
+                mine = train[fold - 1 :: folds]
+                parts = [("out-of-fold", mine)] + ([("test", held_out)] if test else [])
+                for partition, ids in parts:
+                    frame = pd.DataFrame(
+                        {"participant_id": ids, "partition": partition, "arm": arm}
+                    )
+                    frame = frame.assign(seed=seed, fold=fold, y_true=y[ids].to_numpy())
+                    rows.append(frame.assign(probability=noisy[ids].to_numpy()))
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return make_predictions()
+
+
+@pytest.fixture(scope="module")
+def thresholds(predictions):
+    return results.choose_thresholds(predictions)
+
+
+@pytest.fixture(scope="module")
+def performance(predictions, thresholds, study):
+    return results.performance(predictions, thresholds, study, data="simulated", resamples=200)
+
+
+def test_thresholds_come_from_the_pooled_out_of_fold_predictions(predictions, thresholds):
+    assert list(thresholds.columns) == [
+        "arm",
+        "seed",
+        "rule",
+        "threshold",
+        "chosen_on",
+        "n",
+        "events",
+    ]
+    assert set(thresholds["n"]) == {120} and set(thresholds["events"]) == {30}
+    daft = predictions.query("arm == 'daft' and partition == 'out-of-fold'")
+    chosen = thresholds.set_index("arm").loc["daft", "threshold"]
+    scores = {t: sk.f1_score(daft.y_true, daft.probability >= t) for t in daft.probability}
+    assert scores[chosen] == max(scores.values())
+    # the test set plays no part
+    other = predictions.copy()
+    other.loc[other["partition"] == "test", "probability"] = 0.5
+    pd.testing.assert_frame_equal(results.choose_thresholds(other), thresholds)
+    with pytest.raises(InputError, match="chosen_on is 'test'; allowed: out-of-fold"):
+        results.choose_thresholds(predictions, chosen_on="test")
+
+
+def test_performance_columns_and_order(performance):
+    assert list(performance.columns) == [
+        "arm", "metric", "mean", "sd", "n_folds", "ensemble", "low", "high", "n", "events",
+        "threshold_rule", "data",
+    ]  # fmt: skip
+    assert list(dict.fromkeys(performance["arm"])) == list(ARMS)  # the study file's order
+    assert set(performance["n"]) == {60} and set(performance["events"]) == {15}
+    assert set(performance["n_folds"]) == {4} and set(performance["data"]) == {"simulated"}
+    inside = performance["ensemble"].between(performance["low"], performance["high"])
+    assert inside.all()
+
+
+def test_performance_by_hand(performance, predictions, thresholds):
+    test = predictions.query("arm == 'daft' and partition == 'test'")
+    cut = thresholds.set_index("arm").loc["daft", "threshold"]
+    row = performance.set_index(["arm", "metric"]).loc["daft"]
+    folds = [sk.roc_auc_score(f.y_true, f.probability) for _, f in test.groupby("fold")]
+    assert row.loc["auc", "mean"] == pytest.approx(np.mean(folds))
+    assert row.loc["auc", "sd"] == pytest.approx(np.std(folds, ddof=1))
+    folds = [sk.f1_score(f.y_true, f.probability >= cut) for _, f in test.groupby("fold")]
+    assert row.loc["f1", "mean"] == pytest.approx(np.mean(folds))
+    assert row.loc["f1", "sd"] == pytest.approx(np.std(folds, ddof=1))
+    ensemble = test.groupby("participant_id")[["y_true", "probability"]].mean()
+    y, p = ensemble["y_true"].astype(int), ensemble["probability"]
+    assert row.loc["auc", "ensemble"] == pytest.approx(sk.roc_auc_score(y, p))
+    assert row.loc["f1", "ensemble"] == pytest.approx(sk.f1_score(y, p >= cut))
+    assert row.loc["average_precision", "ensemble"] == pytest.approx(
+        sk.average_precision_score(y, p)
+    )
+    assert row.loc["brier", "ensemble"] == pytest.approx(sk.brier_score_loss(y, p))
+    assert row.loc["f1", "threshold_rule"] == "max-f1 on pooled out-of-fold"
+    assert row.loc["auc", "threshold_rule"] == "no threshold"
+
+
+def test_several_seeds_are_averaged(study):
+    predictions = make_predictions(seeds=(0, 1))
+    thresholds = results.choose_thresholds(predictions)
+    both = results.performance(predictions, thresholds, study, data="real", resamples=50)
+    alone = [
+        results.performance(
+            predictions[predictions["seed"] == s], thresholds, study, data="real", resamples=50
+        )
+        for s in (0, 1)
+    ]
+    for column in ("mean", "ensemble"):
+        expected = (alone[0][column] + alone[1][column]) / 2
+        np.testing.assert_allclose(both[column], expected, atol=1e-12)
+    rms = np.sqrt((alone[0]["sd"] ** 2 + alone[1]["sd"] ** 2) / 2)
+    np.testing.assert_allclose(both["sd"], rms, atol=1e-12)
+    assert set(both["n_folds"]) == {4} and set(both["n"]) == {60}
+    compared = results.comparisons(predictions, study, data="real")
+    aucs = both[both["metric"] == "auc"].set_index("arm")["ensemble"]
+    expected = aucs["daft"] - aucs["imaging"]
+    assert compared.loc[0, "difference"] == pytest.approx(expected)
+
+
+def test_a_design_without_a_test_set(study):
+    predictions = make_predictions(test=False)
+    thresholds = results.choose_thresholds(predictions)
+    table = results.performance(predictions, thresholds, study, data="real", resamples=50)
+    assert set(table["n"]) == {120}
+    assert "optimistic" in table.set_index(["arm", "metric"]).loc[("daft", "f1"), "threshold_rule"]
+    pooled = results.out_of_fold(predictions, thresholds, study, data="real", resamples=50)
+    np.testing.assert_allclose(
+        table[table["metric"] == "auc"]["ensemble"], pooled[pooled["metric"] == "auc"]["estimate"]
+    )
+    lines = results.no_skill(predictions, data="real")
+    paper = results.paper_table(table, pooled, lines, study)
+    assert paper.loc[0, "F1 of flagging everyone"] == "0.400"
+
+
+def test_the_papers_table(performance, predictions, thresholds, study):
+    pooled = results.out_of_fold(predictions, thresholds, study, data="simulated", resamples=50)
+    lines = results.no_skill(predictions, data="simulated")
+    table = results.paper_table(performance, pooled, lines, study)
+    auc = pooled[pooled["metric"] == "auc"].set_index("arm")["estimate"]
+    best = auc[["ncct", "imaging"]].idxmax()
+    assert list(table["model"][:2]) == ["Best imaging-only model", "Multimodal model"]
+    assert list(table["arm"]) == [best, "daft", *ARMS]
+    assert table.loc[0, "AUC, published, another cohort"] == "0.53 ± 0.02"
+    assert table.loc[1, "F1, published, another cohort"] == "0.39 ± 0.02"
+    assert set(table["AUC, published, another cohort"][2:]) == {"–"}
+    row = performance.set_index(["arm", "metric"]).loc[("daft", "auc")]
+    assert table.loc[1, "AUC, mean ± SD"] == f"{row['mean']:.2f} ± {row['sd']:.2f}"
+    limits = f"{row['ensemble']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    assert table.loc[1, "ensemble AUC [95 % CI]"] == limits
+
+
+def test_the_best_imaging_arm_is_chosen_out_of_fold_only(
+    performance, predictions, thresholds, study
+):
+    pooled = results.out_of_fold(predictions, thresholds, study, data="real", resamples=50)
+    best = results.best_arm(pooled, study, "imaging")
+    worse = "imaging" if best == "ncct" else "ncct"
+    other = performance.copy()
+    other.loc[other["arm"] == worse, ["mean", "ensemble"]] = 0.99
+    lines = results.no_skill(predictions, data="real")
+    assert results.paper_table(other, pooled, lines, study).loc[0, "arm"] == best
+    with pytest.raises(InputError, match="no arm of group 'genetics'"):
+        results.best_arm(pooled, study, "genetics")
+
+
+def test_no_skill_lines(predictions):
+    lines = results.no_skill(predictions, data="real").set_index(["partition", "metric", "how"])[
+        "value"
+    ]
+    assert lines["test", "f1", "flagging everyone"] == pytest.approx(0.4)
+    assert lines["test", "average_precision", "prevalence"] == 0.25
+    assert lines["out-of-fold", "auc", "ranking at random"] == 0.5
+
+
+def test_comparisons_are_paired_and_adjusted(predictions, performance, study):
+    table = results.comparisons(predictions, study, data="real")
+    assert list(zip(table["a"], table["b"], strict=True)) == list(study.comparisons)
+    aucs = performance[performance["metric"] == "auc"].set_index("arm")["ensemble"]
+    for row in table.itertuples():
+        assert row.difference == pytest.approx(aucs[row.a] - aucs[row.b])
+        assert row.low < row.difference < row.high and row.p <= row.p_holm <= 1
+    # an arm that scored fewer patients: compared on those both scored
+    fewer = predictions.drop(
+        predictions.query("arm == 'imaging' and participant_id >= 'sub-0170'").index
+    )
+    assert list(results.comparisons(fewer, study, data="real")["n"]) == [50, 60, 60]
+    without = results.comparisons(predictions.query("arm != 'concat'"), study, data="real")
+    assert without.loc[2, "reason"] == "arm 'concat' was not run" and np.isnan(
+        without.loc[2, "p_holm"]
+    )
+    assert without.loc[0, "p_holm"] <= table.loc[0, "p_holm"]
+
+
+def test_probability_tables(predictions, study):
+    table = results.calibration_table(predictions, study, data="real")
+    assert list(table["arm"]) == list(ARMS) and set(table["partition"]) == {"test"}
+    points = results.calibration_points(predictions, study, data="real")
+    assert (points.groupby("arm")["n"].sum() == 60).all()
+    assert (points.groupby("arm")["events"].sum() == 15).all()
+    assert points["observed"].between(points["low"], points["high"]).all()
+    roc = results.roc_points(predictions, study, data="real")
+    area = roc.groupby("arm").apply(lambda g: np.trapezoid(g["tpr"], g["fpr"]))
+    ensembles = results.ensembles(predictions, "test")
+    for arm, group in ensembles.groupby("arm"):
+        assert area[arm] == pytest.approx(sk.roc_auc_score(group["y_true"], group["probability"]))
+    assert not np.isinf(roc["threshold"]).any()
+    spread = results.risk_distribution(predictions, study, data="real")
+    assert (spread.groupby("arm")["n"].sum() == 60).all()
+
+
+def test_tied_probabilities_are_not_split_between_groups(study):
+    flat = make_predictions()
+    flat["probability"] = flat["probability"].round(1)
+    for row in results.calibration_points(flat, study, data="real").itertuples():
+        assert row.n > 0
+    flat["probability"] = 0.25
+    points = results.calibration_points(flat, study, data="real")
+    assert list(points["n"]) == [60] * len(ARMS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.drop(columns="fold"), "column 'fold' is missing"),
+        (lambda p: p.iloc[:0], "no rows"),
+        (lambda p: p.assign(partition="validation"), "partition is 'validation'"),
+        (lambda p: p.assign(y_true=2), "y_true is .*2"),
+        (lambda p: p.assign(probability=1.2), "probability 1.2"),
+        (lambda p: p.assign(probability=np.nan), "probability nan"),
+        (lambda p: pd.concat([p, p.iloc[:1]]), "'sub-0000' is scored twice"),
+        (
+            lambda p: p.assign(y_true=[1 - p.y_true[0], *p.y_true[1:]]),
+            "'sub-0000' has two different",
+        ),
+    ],
+)
+def test_faulty_predictions_are_named(predictions, change, words):
+    with pytest.raises(InputError, match=words):
+        results.check_predictions(change(predictions))
+
+
+def test_shap_importance():
+    shap = pd.DataFrame({
+        "participant_id": ["sub-1"] * 2 + ["sub-2"] * 2, "arm": "daft",
+        "variable": ["age", "sex"] * 2, "value": 1.0, "shap": [0.2, -0.5, -0.4, 0.1],
+    })  # fmt: skip
+    table = results.shap_importance(shap, data="real", resamples=100)
+    by = table.set_index("variable")
+    assert by["mean_abs_shap"].to_dict() == pytest.approx({"age": 0.3, "sex": 0.3})
+    assert by.loc["age", ["low", "high"]].tolist() == pytest.approx([0.2, 0.4])
+    assert sorted(table["rank"]) == [1, 2] and set(table["n"]) == {2}
+    with pytest.raises(InputError, match="column 'shap' is missing"):
+        results.shap_importance(shap.drop(columns="shap"), data="real")
+    with pytest.raises(InputError, match="some patients lack some variables"):
+        results.shap_importance(shap.iloc[:3], data="real")
+
+
+# ------------------------------------------------------------------------------------ claims
+
+
+def ledger(study, performance, predictions, data):
+    tables = {
+        "performance": performance,
+        "comparisons": results.comparisons(predictions, study, data=data),
+    }
+    return results.claims(study, tables, data=data).set_index("id")
+
+
+def test_on_simulated_data_no_model_claim_can_be_judged(study, performance, predictions):
+    table = ledger(study, performance, predictions, "simulated")
+    # even where the simulated number is the published one
+    exact = performance.copy()
+    exact.loc[(exact["arm"] == "daft") & (exact["metric"] == "auc"), ["mean", "low", "high"]] = 0.7
+    for frame in (table, ledger(study, exact, predictions, "simulated")):
+        judged = frame[frame["kind"].isin(["performance", "attribution"])]
+        assert len(judged) == 3
+        assert set(judged["verdict"]) == {"not reproducible without the cohort"}
+    assert table.loc["patients", "verdict"] == "reproduced"
+    assert table.loc["patients", "reason"] == "by construction of the simulator"
+    assert table.loc["auc", "published"] == "0.70 ± 0.02"
+    assert table.loc["auc", "where"] == "tables/performance.csv: mean of arm daft, metric auc"
+    with pytest.raises(InputError, match="data is 'synthetic'"):
+        results.claims(study, {}, data="synthetic")
+
+
+def test_arithmetic_claims(study, performance, predictions):
+    table = ledger(study, performance, predictions, "simulated")
+    assert table.loc["prevalence", "here"] == pytest.approx(16 / 118)
+    assert table.loc["prevalence", "verdict"] == "reproduced"
+    assert table.loc["below", "verdict"] == "reproduced"
+    assert table.loc["below", "here"] == pytest.approx(0.19 - 32 / 134)
+    wrong = dataclasses.replace(study, claims=({**study.claims[4], "value": 0.137},))
+    assert results.claims(wrong, {}, data="real").loc[0, "verdict"] == "inconsistent"
+
+
+def test_on_real_data_model_claims_are_compared(study, performance, predictions):
+    def judge(mean, low, high):
+        frame = performance.copy()
+        rows = (frame["arm"] == "daft") & (frame["metric"] == "auc")
+        frame.loc[rows, ["mean", "low", "high"]] = [mean, low, high]
+        return ledger(study, frame, predictions, "real").loc["auc", "verdict"]
+
+    assert judge(0.68, 0.55, 0.80) == "consistent"
+    assert judge(0.60, 0.52, 0.69) == "differs"  # 0.70 is outside ours
+    assert judge(0.86, 0.65, 0.95) == "differs"  # ours is outside theirs
+    assert judge(0.86, np.nan, np.nan) == "not testable"
+    table = ledger(study, performance, predictions, "real")
+    assert table.loc["regions", "verdict"] == "not testable"
+    assert table.loc["beats", "verdict"] in ("consistent", "not testable")
+
+
+def test_a_claim_that_points_nowhere(study):
+    absent = results.claims(study, {}, data="simulated").set_index("id")
+    assert absent.loc["patients", "verdict"] == "not computed"
+    assert absent.loc["patients", "reason"] == "this run has no table 'performance'"
+    table = pd.DataFrame({"arm": ["daft"] * 2, "metric": "auc", "n": 1})
+    with pytest.raises(InputError, match="points at 2 rows"):
+        results.claims(study, {"performance": table.assign(mean=1.0, sd=1.0)}, data="real")
+    unknown = dataclasses.replace(study, claims=({"id": "x", "text": "t", "kind": "guess"},))
+    with pytest.raises(InputError, match="claim 'x' has kind 'guess'; allowed: count"):
+        results.claims(unknown, {}, data="real")
+
+
+# ---------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_anyones_table():
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"outcome": rng.permutation([1.0] * 30 + [0.0] * 90)})
+    frame["risk"] = 1 / (1 + np.exp(-(rng.normal(-1, 1, 120) + frame["outcome"])))
+    frame["points"] = (10 * frame["risk"]).round()
+    frame.loc[3, "risk"] = np.nan
+    table = results.evaluate(frame, "outcome", ["risk", "points"], resamples=50)
+    risk = table[table["score"] == "risk"].set_index("metric")
+    whole = frame.dropna()
+    assert risk.loc["auc", "value"] == pytest.approx(
+        sk.roc_auc_score(whole["outcome"], whole["risk"])
+    )
+    assert set(risk["n"]) == {119} and set(risk["missing"]) == {1}
+    assert "optimistic" in risk.loc["f1 (event class)", "method"]
+    assert risk.loc["f1 of flagging everyone", "value"] <= risk.loc["f1 (event class)", "value"]
+    points = table[table["score"] == "points"].set_index("metric")
+    assert (
+        np.isnan(points.loc["brier", "value"])
+        and "not a probability" in points.loc["brier", "method"]
+    )
+    assert list(results.evaluate(frame, "outcome", resamples=9)["score"].unique()) == ["risk"]
+
+
+@pytest.mark.parametrize(
+    ("truth", "scores", "words"),
+    [
+        (
+            "death",
+            ["risk"],
+            "column 'death' is not in the table; its columns: outcome, risk, words",
+        ),
+        ("outcome", ["score"], "column 'score' is not in the table"),
+        ("words", ["risk"], "outcome 'words', score 'risk': y_true holds 'a'"),
+        ("outcome", ["words"], "score is not numeric"),
+        ("outcome", ["outcome"], "both as outcome and as score"),
+    ],
+)
+def test_evaluate_names_what_it_cannot_use(truth, scores, words):
+    frame = pd.DataFrame({"outcome": [0, 1, 1], "risk": [0.1, 0.2, 0.3], "words": ["a", "b", "c"]})
+    with pytest.raises(InputError, match=words):
+        results.evaluate(frame, truth, scores)
+
+
+def test_arms_that_the_study_does_not_name_come_last(predictions, thresholds, study):
+    assert isinstance(study.arms["daft"], Arm)
+    other = study.__class__(**{**study.__dict__, "arms": {"daft": study.arms["daft"]}})
+    table = results.performance(predictions, thresholds, other, data="real", resamples=10)
+    assert list(dict.fromkeys(table["arm"])) == ["daft", *sorted(set(ARMS) - {"daft"})]
