@@ -93,12 +93,12 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     voxels, an affine that cannot be inverted.
     """
     path = Path(path)
-    _check_header(path)
+    kind, claimed = _check_header(path)
     try:
-        image = nib.load(path)
+        image = kind.from_bytes(_unpacked(path, claimed))
         array = np.asarray(image.dataobj, dtype=np.float32)
         affine = np.array(image.affine, dtype=np.float64)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    except nib.spatialimages.HeaderDataError as error:
         raise InputError(f"{path}: is not a readable NIfTI file ({error})") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -111,8 +111,32 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return array, affine
 
 
-def _check_header(path: Path) -> None:
-    """Refuse, from the first bytes alone, a file that is not a NIfTI volume of sensible size."""
+def _unpacked(path: Path, claimed: int) -> bytes:
+    """A file's content, unpacked to its end (so that gzip's checksum is compared) if gzipped.
+
+    Never more than the `claimed` bytes and a MiB is unpacked: a bomb ends in EOFError.
+    """
+    packed = path.read_bytes()
+    if packed[:2] != b"\x1f\x8b":
+        return packed
+    parts, room = [], claimed + MAX_HEADER_BYTES
+    while packed[:2] == b"\x1f\x8b":  # a file may be several gzip members, as bgzip writes it
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(packed, room))
+        room -= len(parts[-1])
+        if not member.eof:
+            raise EOFError("longer than its header says" if room <= 0 else "the file ends early")
+        packed = member.unused_data
+        if packed and room <= 0:
+            raise EOFError("longer than its header says")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_header(path: Path) -> tuple[type, int]:
+    """Refuse, from the first bytes alone, a file that is not a NIfTI volume of sensible size.
+
+    Returns the class that reads it and the bytes its header claims.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -124,13 +148,13 @@ def _check_header(path: Path) -> None:
             raise InputError(f"{path}: is not gzip-compressed, as its name says (.gz)")
     except (OSError, zlib.error) as error:
         raise InputError(f"{path}: is damaged or cannot be read ({error})") from error
-    kind = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    kind = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
     sizes = {int.from_bytes(start[:4], order): order for order in ("little", "big")}
     size = next((s for s in sizes if s in kind), None)
     if size is None or len(start) < size:
         raise InputError(f"{path}: is not a NIfTI file, or is cut off in its header")
     endian = "<" if sizes[size] == "little" else ">"
-    header = kind[size](start[:size], endianness=endian, check=False)
+    header = kind[size].header_class(start[:size], endianness=endian, check=False)
     shape = [int(n) for n in header["dim"][1 : 1 + max(0, min(7, int(header["dim"][0])))]]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
@@ -148,6 +172,8 @@ def _check_header(path: Path) -> None:
         volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
     if not 1e-6 < volume < 1e6:
         raise InputError(f"{path}: its affine cannot be inverted (voxel volume {volume:.3g} mm3)")
+    voxel_bytes = max(int(header["bitpix"]), 8) // 8
+    return kind[size], int(header["vox_offset"]) + int(np.prod(shape, dtype=np.int64)) * voxel_bytes
 
 
 def is_sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:

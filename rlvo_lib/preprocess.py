@@ -115,7 +115,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     source = next((s for s in ("ncct", "cta", "cbf", "tmax", "cbv", "mtt") if s in volumes), None)
     record: dict[str, Any] = {"participant_id": task.participant_id, "side": task.side}
     reasons = {
-        name: f"no {scan} scan"
+        name: "no vessels or CTA scan" if scan == "vessels" else f"no {scan} scan"
         for name, (scan, _, _) in task.channels.items()
         if scan not in volumes
     }
@@ -191,7 +191,7 @@ def _perfusion_qc(
         for s in ("cbv", "tmax")
     )
     if not same:
-        return {"tmax_side": "maps on different grids"}
+        return {"tmax_side": "unknown: grids differ"}
     measured = perfusion.parameters(cbf, cbv, tmax, affine, frame.midline, side)
     return {k: _plain(v) for k, v in measured.items()}
 
@@ -217,6 +217,8 @@ def _flags(task: Task, qc: dict[str, Any]) -> list[str]:
             flags.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
     if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
         flags.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
+    if qc.get("tmax_side") == "unknown: grids differ":
+        flags.append("perfusion maps lie on different grids: not measured")
     if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
         flags.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
     return flags

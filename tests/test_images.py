@@ -131,6 +131,38 @@ def test_a_missing_file_a_text_file_and_a_cut_off_file_are_refused(tmp_path):
         images.load_nifti(path)
 
 
+def test_a_flipped_bit_is_found_by_the_checksum(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
+    path = images.save_nifti(tmp_path / "a.nii.gz", noise, AFFINE)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1  # in the stored checksum, so that unpacking itself succeeds
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="damaged"):
+        images.load_nifti(path)
+
+
+def test_a_file_of_several_gzip_members_is_read_whole(tmp_path):
+    array = np.arange(600, dtype=np.int16).reshape(10, 10, 6)
+    path = images.save_nifti(tmp_path / "a.nii.gz", array, AFFINE)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:700]) + gzip.compress(content[700:]))
+    np.testing.assert_array_equal(images.load_nifti(path)[0], array)
+
+
+def test_much_more_data_than_claimed_is_refused(tmp_path):
+    path = images.save_nifti(tmp_path / "a.nii.gz", np.ones((2, 2, 2), np.int16), AFFINE)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content + bytes(50_000_000)))
+    with pytest.raises(InputError, match="longer than its header says"):
+        images.load_nifti(path)
+
+
+def test_an_unpacked_file_is_read_too(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = images.save_nifti(tmp_path / "a.nii", array, AFFINE)
+    np.testing.assert_array_equal(images.load_nifti(path)[0], array)
+
+
 def test_a_flat_affine_is_refused(tmp_path):
     flat = AFFINE.copy()
     flat[2, 2] = 0

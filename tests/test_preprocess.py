@@ -1,0 +1,267 @@
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, write_patient
+
+from rlvo_lib import config, images, preprocess
+from rlvo_lib.config import InputError
+from rlvo_lib.head import HeadFrame
+
+SHAPE = (16, 20, 16)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return config.load_settings("smoke", cache=tmp_path / "cache", workers=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three patients: complete and left, the mirror case right, and one with the NCCT alone."""
+    root = tmp_path_factory.mktemp("dataset")
+    write_patient(root, "sub-0001", "left", pose(dx=4, yaw=3))
+    write_patient(root, "sub-0002", "right", pose(dx=-4, yaw=-3))
+    write_patient(root, "sub-0003", "left", scans=["ncct"])
+    return root
+
+
+SIDES = {"sub-0001": "left", "sub-0002": "right", "sub-0003": "left"}
+
+
+def _plain_frame(**flags):
+    return HeadFrame(np.eye(4), 185.0, "ncct", **flags)
+
+
+def _with_side(settings, flip):
+    return dataclasses.replace(
+        settings, study=dataclasses.replace(settings.study, flip_to_side=flip)
+    )
+
+
+# ------------------------------------------------------------------------------------------ grid
+
+
+@pytest.mark.parametrize(("flip", "outwards"), [("left", -1), ("right", 1)])
+def test_the_grid_reaches_from_across_the_midline_outwards(settings, flip, outwards):
+    affine = preprocess.tensor_affine(_plain_frame(), flip, _with_side(settings, flip))
+    first = affine[0, 3] - 3.0
+    last = affine[0, 3] + affine[0, 0] * (SHAPE[0] - 1) + 3.0
+    edges = sorted([first, last])
+    assert edges == pytest.approx(sorted([-outwards * 12.0, outwards * 84.0]))
+    assert affine[0, 0] > 0  # not mirrored
+
+
+def test_the_other_side_is_the_mirror_image_in_the_midline(settings):
+    affected = preprocess.tensor_affine(_plain_frame(), "left", settings)
+    mirrored = preprocess.tensor_affine(_plain_frame(), "right", settings)
+    np.testing.assert_allclose(mirrored, np.diag([-1.0, 1, 1, 1]) @ affected)
+    assert images.is_left_handed(mirrored) and not images.is_left_handed(affected)
+
+
+def test_an_unknown_side_or_no_flip_is_not_mirrored(settings):
+    unknown = preprocess.tensor_affine(_plain_frame(), None, settings)
+    np.testing.assert_allclose(unknown, preprocess.tensor_affine(_plain_frame(), "left", settings))
+    centred = preprocess.tensor_affine(_plain_frame(), "right", _with_side(settings, "none"))
+    middle = centred @ [(SHAPE[0] - 1) / 2, 0, 0, 1]
+    assert middle[0] == pytest.approx(0) and centred[0, 0] > 0
+
+
+def test_the_extent_does_not_depend_on_the_resolution(settings):
+    fine = dataclasses.replace(settings, grid_shape=(32, 40, 32), grid_spacing_mm=3.0)
+    coarse = preprocess.tensor_affine(_plain_frame(), "left", settings)
+    finer = preprocess.tensor_affine(_plain_frame(), "left", fine)
+    corner = coarse @ [-0.5, -0.5, -0.5, 1]
+    np.testing.assert_allclose(finer @ [-0.5, -0.5, -0.5, 1], corner)
+
+
+# --------------------------------------------------------------------------------------- tensors
+
+
+def test_a_complete_patient_gets_every_channel_in_range(folder, settings):
+    cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0001"])
+    channels = tuple(settings.study.channels)
+    assert cache.table.at["sub-0001", "available"] == channels
+    tensor = cache.load(["sub-0001"], channels)
+    assert tensor.dtype == np.float16 and tensor.shape == (1, len(channels), *SHAPE)
+    assert tensor.min() >= 0 and tensor.max() <= 1
+    by_name = dict(zip(channels, tensor[0].astype(float), strict=True))
+    # Deep white matter at 33 HU in the window 0..80; normal Tmax 1.5 s or penumbra 8 s of 16.
+    assert np.median(by_name["ncct"][4:12, 6:14, 6:10]) == pytest.approx(33 / 80, abs=0.03)
+    assert by_name["tmax"].max() == pytest.approx(12 / 16, abs=0.05)
+    assert 0.05 < by_name["vessels"].max() < 1
+    row = cache.table.loc["sub-0001"]
+    assert row["flags"] == "" and row["tmax_side"] == "left"
+    assert row["core_ml"] == pytest.approx(11.5, rel=0.1)
+    assert 1 < row["vessel_volume_ml"] < 5
+    assert row["coverage_ncct"] > 0.9
+
+
+def test_mirrored_patients_give_the_same_tensor(folder, settings):
+    channels = ("ncct", "cta", "vessels", "cbf", "tmax")
+    cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0001", "sub-0002"])
+    one, two = cache.load(["sub-0001", "sub-0002"], channels).astype(float)
+    for name, a, b in zip(channels, one, two, strict=True):
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97, name
+        assert np.corrcoef(a.ravel(), b[::-1].ravel())[0, 1] < 0.9, name
+
+
+def test_the_affine_leads_from_the_tensor_back_to_the_scan(folder, settings):
+    cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0002"])
+    tmax = cache.load(["sub-0002"], ["tmax"])[0, 0].astype(float)
+    place = cache.affine("sub-0002") @ [*np.argwhere(tmax > 0.6).mean(axis=0), 1]
+    core = pose(dx=-4, yaw=-3) @ [30, 0, -65, 1]
+    np.testing.assert_allclose(place, core, atol=3)
+
+
+def test_the_vessel_channel_follows_a_mask_the_user_gives(folder, settings, tmp_path):
+    root = tmp_path / "own"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "cta"])
+    mask = np.zeros(CTA[0], np.uint8)
+    mask[20:30, 50:70, 20:30] = 1
+    path = root / "sub-0001" / "ct" / "sub-0001_vessels.nii.gz"
+    images.save_nifti(path, mask, CTA[1])
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    assert cache.table.at["sub-0001", "vessel_volume_ml"] == pytest.approx(2000 * 3.375e-3)
+    assert cache.load(["sub-0001"], ["vessels"]).max() > 0.9
+    images.save_nifti(path, mask[1:], CTA[1])
+    with pytest.raises(InputError, match="sub-0001.*another grid"):
+        preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    images.save_nifti(path, mask * 3, CTA[1])
+    with pytest.raises(InputError, match="binary"):
+        preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+
+
+# ------------------------------------------------------------------------------- missing, unusable
+
+
+def test_a_missing_modality_is_absent_and_said_so(folder, settings):
+    cache = preprocess.prepare(dataset(folder, SIDES), settings)
+    assert cache.table.at["sub-0003", "available"] == ("ncct",)
+    assert cache.missing(SIDES, ["ncct"]) == {}
+    assert cache.missing(SIDES, ["ncct", "vessels"]) == {"sub-0003": "no vessels or CTA scan"}
+    assert cache.missing(SIDES, ["tmax"]) == {"sub-0003": "no tmax scan"}
+    with pytest.raises(InputError, match="sub-0003.*'cta'"):
+        cache.load(["sub-0001", "sub-0003"], ["ncct", "cta"])
+    with pytest.raises(InputError, match="sub-9999"):
+        cache.load(["sub-9999"], ["ncct"])
+
+
+def test_a_patient_without_scans_has_no_channel(tmp_path, settings):
+    cache = preprocess.prepare(dataset(tmp_path, {"sub-0001": "left"}), settings)
+    assert cache.table.at["sub-0001", "available"] == ()
+    with pytest.raises(InputError, match="no scan"):
+        cache.affine("sub-0001")
+
+
+def test_an_unknown_side_is_flagged(folder, settings):
+    cache = preprocess.prepare(dataset(folder, {"sub-0001": "?"}), settings)
+    assert "affected side unknown" in cache.table.at["sub-0001", "flags"]
+
+
+def test_a_wrong_side_is_flagged_by_the_perfusion(folder, settings):
+    cache = preprocess.prepare(dataset(folder, {"sub-0001": "right"}), settings)
+    assert "recorded side is right" in cache.table.at["sub-0001", "flags"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_unreadable_scan_names_patient_and_file_and_leaves_nothing(tmp_path, settings, workers):
+    root = tmp_path / "data"
+    ids = [f"sub-{i:04d}" for i in range(9)]
+    for p in ids:
+        array = np.full(NCCT[0], -1000, np.int16)
+        array[20:50, 20:60, 5:25] = 40
+        images.save_nifti(root / p / "ct" / f"{p}_ncct.nii.gz", array, NCCT[1])
+    bad = root / "sub-0004" / "ct" / "sub-0004_ncct.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:-100])
+    settings = dataclasses.replace(settings, workers=workers)
+    with pytest.raises(InputError) as error:
+        preprocess.prepare(dataset(root, dict.fromkeys(ids, "left")), settings)
+    said = str(error.value)
+    assert said.startswith("patient sub-0004: sub-0004/ct/sub-0004_ncct.nii.gz")
+    assert str(tmp_path) not in said
+    for record in (settings.cache / "tensors").glob("*/record.json"):
+        assert json.loads(record.read_text())["participant_id"] != "sub-0004"
+
+
+# ------------------------------------------------------------------------------------------- cache
+
+
+def test_what_is_there_is_reused_and_what_changed_is_not(folder, settings, monkeypatch):
+    data = dataset(folder, SIDES)
+    first = preprocess.prepare(data, settings, ["sub-0003"])
+    made = []
+    monkeypatch.setattr(preprocess, "_make_one", lambda task, f: made.append(task))
+    again = preprocess.prepare(data, settings, ["sub-0003"])
+    assert made == [] and again.fingerprint == first.fingerprint
+    monkeypatch.undo()
+    other = preprocess.prepare(
+        dataset(folder, SIDES | {"sub-0003": "right"}), settings, ["sub-0003"]
+    )
+    assert other.fingerprint != first.fingerprint
+    larger = dataclasses.replace(settings, grid_shape=(8, 8, 8))
+    assert preprocess.prepare(data, larger, ["sub-0003"]).fingerprint != first.fingerprint
+
+
+def test_a_changed_scan_is_never_the_old_tensor(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct"])
+    data = dataset(root, {"sub-0001": "left"})
+    before = preprocess.prepare(data, settings)
+    path = root / "sub-0001" / "ct" / "sub-0001_ncct.nii.gz"
+    images.save_nifti(path, head_hu(*NCCT, seed=5).astype(np.int16), NCCT[1])
+    after = preprocess.prepare(data, settings)
+    assert before.fingerprint != after.fingerprint
+    one, two = (c.load(["sub-0001"], ["ncct"]) for c in (before, after))
+    assert (one != two).any()
+
+
+def test_the_same_content_touched_or_moved_is_found_again(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct"])
+    before = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    os.utime(root / "sub-0001" / "ct" / "sub-0001_ncct.nii.gz", (1, 1))
+    root.rename(tmp_path / "moved")
+    after = preprocess.prepare(dataset(tmp_path / "moved", {"sub-0001": "left"}), settings)
+    assert after.fingerprint == before.fingerprint
+
+
+def test_a_tensor_cut_off_in_writing_is_made_again(folder, settings, monkeypatch):
+    data = dataset(folder, SIDES)
+
+    def fails(path, content):
+        raise InputError("cannot write: the disk is full")
+
+    monkeypatch.setattr(preprocess.storage, "write_json", fails)
+    with pytest.raises(InputError, match="full"):
+        preprocess.prepare(data, settings, ["sub-0003"])
+    monkeypatch.undo()
+    assert preprocess.prepare(data, settings, ["sub-0003"]).load(["sub-0003"], ["ncct"]).any()
+
+
+def test_a_patient_who_is_not_in_the_table_is_named(folder, settings):
+    with pytest.raises(InputError, match="sub-0042"):
+        preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0042"])
+
+
+def test_maps_on_different_grids_are_measured_apart(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left")
+    path = root / "sub-0001" / "perf" / "sub-0001_tmax.nii.gz"
+    array, affine = images.load_nifti(path)
+    images.save_nifti(path, array[:, :, 1:], PERF[1])
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    assert "perfusion maps lie on different grids" in cache.table.at["sub-0001", "flags"]
+    assert "tmax" in cache.table.at["sub-0001", "available"]
+    assert affine.shape == (4, 4)
+
+
+def test_a_map_of_zeros_is_refused(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct"])
+    path = root / "sub-0001" / "perf" / "sub-0001_cbf.nii.gz"
+    images.save_nifti(path, np.zeros(PERF[0], np.float32), PERF[1])
+    with pytest.raises(InputError, match=r"sub-0001_cbf.*nothing but zeros"):
+        preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
