@@ -218,3 +218,17 @@ def render(dictionary: Dictionary, title: str) -> str:
         )  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Render the default study's dictionary into ``data_dictionary.md`` of the checkout."""
+    from rlvo_lib import storage
+    from rlvo_lib.config import load_study, project_root
+
+    study = load_study()
+    page = render(load(study.dictionary_path), study.outcome_label)
+    storage.write_text(project_root() / "data_dictionary.md", page)
+
+
+if __name__ == "__main__":
+    main()

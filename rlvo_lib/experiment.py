@@ -194,22 +194,30 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
     return tasks
 
 
-def assemble_cases(
+def fold_encoder(
     analysis: Analysis, cache: TensorCache | None, arm: Arm, fold: int
-) -> tuple[dict[str, list[str]], dict[str, Cases], TabularEncoder | None]:
-    """Patients, their cases by part, and the tabular encoder fitted on the training part."""
+) -> tuple[dict[str, list[str]], TabularEncoder | None]:
+    """The fold's patients that an arm can use, by part, and its tabular encoder, fitted."""
     from rlvo_lib.tabular import TabularEncoder
-    from rlvo_lib.training import Cases
 
     usable = arm_patients(analysis, cache, arm).set_index("participant_id")["used"]
     parts = {name: [p for p in ids if usable[p]] for name, ids in analysis.fold_parts(fold).items()}
     columns = analysis.settings.study.columns_of(arm)
-    encoder = None
-    if columns:
-        encoder = TabularEncoder(columns, analysis.dictionary)
-        # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
-        fitted_on = parts["train"] + ([] if arm.kind in ("cnn", "mlp") else parts["inner"])
-        encoder.fit(analysis.dataset.table.loc[fitted_on])
+    if not columns:
+        return parts, None
+    encoder = TabularEncoder(columns, analysis.dictionary)
+    # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
+    fitted_on = parts["train"] + ([] if arm.kind in ("cnn", "mlp") else parts["inner"])
+    return parts, encoder.fit(analysis.dataset.table.loc[fitted_on])
+
+
+def fold_cases(
+    analysis: Analysis, cache: TensorCache | None, arm: Arm, fold: int
+) -> tuple[dict[str, list[str]], dict[str, Cases]]:
+    """The fold's patients that an arm can use, and their cases, by part."""
+    from rlvo_lib.training import Cases
+
+    parts, encoder = fold_encoder(analysis, cache, arm, fold)
     cases = {}
     for name, ids in parts.items():
         cases[name] = Cases(
@@ -217,7 +225,7 @@ def assemble_cases(
             tabular=encoder.transform(analysis.dataset.table.loc[ids]) if encoder and ids else None,
             y=analysis.y[ids].to_numpy(float),
         )
-    return parts, cases, encoder
+    return parts, cases
 
 
 def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
@@ -237,7 +245,7 @@ def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
 
 def run_task(analysis: Analysis, cache: TensorCache | None, task: Task) -> None:
     """Fit one task and write its folder: model, history where there is one, then predictions."""
-    parts, cases, _ = assemble_cases(analysis, cache, task.arm, task.fold)
+    parts, cases = fold_cases(analysis, cache, task.arm, task.fold)
     if task.arm.kind in ("cnn", "mlp"):
         probability = _run_network(analysis.settings, task, cases)
     else:

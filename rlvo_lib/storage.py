@@ -101,12 +101,8 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
 
     path = Path(path)
     try:
-        return pd.read_csv(
-            path,
-            float_precision="round_trip",
-            dtype={"participant_id": str} | options.pop("dtype", {}),
-            **options,
-        )
+        types = {"participant_id": str} | options.pop("dtype", {})
+        return pd.read_csv(path, dtype=types, **options)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

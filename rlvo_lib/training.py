@@ -8,7 +8,6 @@ inner validation part has not improved for some epochs, and the best epoch's wei
 from __future__ import annotations
 
 import copy
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +49,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic operations only."""
-    random.seed(seed)
-    np.random.seed(seed)
+    """Seed torch and ask it for deterministic operations only (NumPy is used with generators)."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
 
@@ -146,13 +143,13 @@ def fit(
             optimiser.step()
             total += float(loss.detach()) * len(rows)
         schedule.step()
-        inner_loss = log_loss(inner.y, predict_logit(model, inner, settings))
-        history += [(epoch, "train", total / len(train)), (epoch, "inner", inner_loss)]
-        if not np.isfinite(total + inner_loss):
+        if not np.isfinite(total):
             raise InputError(
                 f"training diverged in epoch {epoch} (loss is not a number); lower the setting "
                 f"'learning_rate' ({settings.learning_rate:g}) or look for NaN in the images"
             )
+        inner_loss = log_loss(inner.y, predict_logit(model, inner, settings))
+        history += [(epoch, "train", total / len(train)), (epoch, "inner", inner_loss)]
         if inner_loss < best_loss:
             best_loss, best_epoch = inner_loss, epoch
             best_weights = copy.deepcopy(model.state_dict())

@@ -186,7 +186,7 @@ def _scan_faults(root: Path, raw: pd.DataFrame) -> list[tuple]:
             if not path.exists():
                 continue
             try:
-                images.check_header(path)
+                images._check_header(path)
             except InputError as error:
                 faults.append(("error", patient, path.relative_to(root).as_posix(), "",
                                "a 3D NIfTI scan", str(error)))  # fmt: skip

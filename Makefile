@@ -1,0 +1,68 @@
+# `make help` lists what can be done. Everything runs in .venv, which is made when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+INSTALLED := .venv/.installed
+# Kernels and subprocesses stay quiet and single-threaded in tests, so that outputs compare.
+QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
+        notebooks-refresh reference dictionary lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
+
+install: $(INSTALLED) ## make .venv with the locked set (done by every other target)
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"Python {v} found; 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")'
+	@echo "Installing the locked set into .venv (a few minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+reproduce: $(INSTALLED) ## the whole study on the embedded simulated cohort: reports/latest/index.html
+	$(BIN)/rlvo reproduce
+
+smoke: $(INSTALLED) ## a first look in two minutes: 60 simulated patients, reports/smoke/index.html
+	$(BIN)/rlvo reproduce --profile smoke
+
+test: lint unit notebooks-test verify-reference ## set-up, lint, unit tests, notebooks, reference run
+
+lint: $(INSTALLED) ## ruff on code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(INSTALLED) ## unit tests and doctests
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 -m "not long" tests rlvo_lib
+
+notebooks-test: $(INSTALLED) ## run the notebooks from an empty cache and compare their stored outputs
+	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
+	RLVO_CACHE="$$cache" $(QUIET) $(BIN)/python -m pytest -q --nbval --nbval-current-env -n 2 --dist loadscope notebooks
+
+verify-reference: $(INSTALLED) ## recompute every reported number of the committed reference run
+	$(BIN)/rlvo verify reports/reference
+
+test-long: $(INSTALLED) ## the slow tests
+	$(QUIET) $(BIN)/python -m pytest -q -m long tests
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks-refresh: $(INSTALLED) ## run the notebooks in place and keep their outputs
+	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks $(NOTEBOOKS)
+
+reference: reproduce ## replace the committed reference run by the latest one
+	$(BIN)/python -m rlvo_lib.report reports/latest reports/reference
+
+dictionary: $(INSTALLED) ## render data_dictionary.md from the study's data dictionary
+	$(BIN)/python -m rlvo_lib.dictionary
+
+lock: $(INSTALLED) ## renew requirements.lock from what is installed
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed 's/+cpu$$//'; } > requirements.new
+	mv requirements.new requirements.lock
+
+clean: ## delete caches and runs (not .venv, not the reference run)
+	rm -rf .rlvo_cache reports/latest reports/smoke .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,211 @@
+"""The ``rlvo`` command. Nothing heavy is imported before a command needs it.
+
+Exit status: 0 done and in order; 1 faults or differences were found; 2 the command could not be
+carried out, with one line on the error stream that says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlvo_lib.config import PROFILES, InputError
+
+app = typer.Typer(
+    name="rlvo",
+    help=(
+        "Predict, before a thrombectomy, which large vessel occlusions will be refractory: the whole "
+        "study as one command, on an embedded SIMULATED cohort or on your own dataset. "
+        "Research software, not a medical device."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write the dataset into.")],
+    patients: Annotated[int, typer.Option(help="Number of simulated patients.")] = 599,
+    seed: Annotated[int, typer.Option(help="Same seed, same patients.")] = 2025,
+    scenario: Annotated[str, typer.Option(help="What is simulated: paper.")] = "paper",
+    workers: Annotated[int, typer.Option(help="Processes; 0: one a processor.")] = 0,
+) -> None:
+    """Write a simulated cohort (table and scans) as a dataset folder."""
+    from rlvo_lib import simulate as simulator
+    from rlvo_lib.config import available_workers
+
+    simulator.write_dataset(
+        out, patients=patients, seed=seed, scenario=scenario, workers=workers or available_workers()
+    )
+    typer.echo(f"SIMULATED DATA: {patients} patients in {out}")
+
+
+@app.command()
+def validate(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder to check.")],
+    study: Annotated[str, typer.Option(help="Study whose data dictionary applies.")] = "rlvo",
+    json: Annotated[
+        Path | None, typer.Option(help="Also write all faults to this JSON file.")
+    ] = None,
+) -> None:
+    """Check a dataset folder: every fault with its patient, file or column, and what is allowed.
+
+    Exit status: 0 no errors (warnings may be), 1 errors, 2 the folder cannot be read.
+    """
+    from rlvo_lib import dictionary, storage, validation
+    from rlvo_lib.config import load_study
+
+    plan = load_study(study)
+    faults = validation.validate(dataset, plan, dictionary.load(plan.dictionary_path))
+    if json:
+        storage.write_json(json, faults.to_dict("records"))
+    for fault in faults.itertuples():
+        patient = f"{fault.participant_id}: " if fault.participant_id else ""
+        typer.echo(
+            f"{fault.severity}: {patient}{fault.where}: {fault.message}; allowed: {fault.allowed}"
+        )
+    errors = int((faults["severity"] == "error").sum())
+    typer.echo(f"{dataset}: {errors} errors, {len(faults) - errors} warnings")
+    raise typer.Exit(1 if errors else 0)
+
+
+@app.command()
+def reproduce(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your dataset folder; left out: the embedded simulated cohort."),
+    ] = None,
+    profile: Annotated[str, typer.Option(help=f"How much: {', '.join(PROFILES)}.")] = "demo",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; left out: reports/latest (smoke: reports/smoke)."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="A folder of studies/.")] = "rlvo",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change a setting, e.g. --set epochs_max=20."
+        ),
+    ] = None,
+) -> None:
+    """Run the whole study: six notebooks, tables, figures and a report to open in a browser.
+
+    Interrupted? Run it again: what was finished is not done twice.
+    """
+    from rlvo_lib import notebooks
+    from rlvo_lib.config import load_settings
+
+    overrides = dict(_setting(item) for item in set_ or [])
+    paths = {"data": data.resolve() if data else "", "out": out.resolve() if out else ""}
+    settings = load_settings(profile, study=study, **paths, **overrides)
+    parameters = {
+        "profile": profile,
+        "study": study,
+        "data": _inside_project(paths["data"]),
+        "out": _inside_project(settings.out),
+        "overrides": overrides,
+    }
+    try:
+        notebooks.run_all(settings, parameters)
+    except notebooks.NotebookError as error:
+        sys.exit(_complain(str(error)))
+    from rlvo_lib import report
+
+    typer.echo(f"report: {report.write_index(settings.out)}")
+
+
+def _setting(item: str) -> tuple[str, object]:
+    """``NAME=VALUE`` as a name and a Python literal, or text where it is none."""
+    import ast
+
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise InputError(f"--set {item}: allowed: NAME=VALUE")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value
+
+
+def _inside_project(path: Path | str) -> str:
+    """A path as it stands in a stored notebook: relative to the project where it lies inside it."""
+    from rlvo_lib.config import project_root
+
+    if not path:
+        return ""
+    root = project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+@app.command()
+def evaluate(
+    csv: Annotated[
+        Path, typer.Argument(help="A CSV with an outcome and one or more probabilities.")
+    ],
+    truth: Annotated[str, typer.Option(help="Column of the outcome, 0 or 1.")] = "y_true",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of a probability; repeat for several. Left out: all."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the table to this JSON file.")
+    ] = None,
+) -> None:
+    """The whole statistics table for anyone's predictions: AUC, F1, calibration, no-skill lines."""
+    from rlvo_lib import results, storage
+
+    table = results.evaluate(storage.read_csv(csv), truth=truth, scores=score)
+    if json:
+        storage.write_json(json, table.to_dict("records"))
+    typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run folder, e.g. reports/latest.")],
+    json: Annotated[
+        Path | None, typer.Option(help="Also write all checks to this JSON file.")
+    ] = None,
+) -> None:
+    """Recompute every reported number of a run from its files, without a GPU or the dataset.
+
+    Exit status: 0 all agree, 1 something differs, 2 the folder is not a run.
+    """
+    from rlvo_lib import storage
+    from rlvo_lib import verify as verification
+
+    checks = verification.verify_run(run)
+    if json:
+        storage.write_json(json, checks.to_dict("records"))
+    counts = checks["verdict"].value_counts()
+    for check in checks[checks["verdict"] != "agree"].itertuples():
+        typer.echo(f"{check.verdict}: {check.what}, {check.where}: stored {check.stored}, "
+                   f"recomputed {check.recomputed}")  # fmt: skip
+    typer.echo(f"{run}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    raise typer.Exit(1 if "differ" in counts else 0)
+
+
+def main() -> None:
+    """Run the command; a fault of the input becomes one line and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(_complain("the disk is full; free some space and run again"))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; run the same command again to continue"))
+
+
+def _complain(message: str) -> int:
+    print(f"rlvo: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,257 @@
+"""What drove a prediction: SHAP values of clinical variables, and maps over the images.
+
+Everything is explained on the logit of a fold's model, for test patients. Clinical variables are the
+players of the SHAP values as they stand in the table, so that the columns made from one variable
+(one-hot levels, missing indicator) count together; the image is held at the patient's own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from rlvo_lib import experiment, images, progress, storage
+from rlvo_lib.config import InputError
+from rlvo_lib.experiment import Analysis, Task
+from rlvo_lib.preprocess import TensorCache
+
+SHAP_COLUMNS = ["participant_id", "arm", "seed", "fold", "variable", "value", "shap", "base", "logit"]
+OCCLUSION_BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
+
+
+def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
+    """SHAP values of the clinical variables of one fold model, for test patients.
+
+    Estimator: shap's PermutationExplainer. Background: training patients drawn with the run's seed,
+    of whom only the clinical variables are used. Base value plus SHAP values gives the logit
+    (checked to 1e-3).
+
+    Returns
+    -------
+    DataFrame with `SHAP_COLUMNS`; one row a patient and variable. ``value`` is the table's code or
+    quantity, NaN where missing.
+    """
+    folder = analysis.settings.cache / "explanations"
+    key = storage.key(
+        str(task.folder.name), _chosen(analysis, "explained_patients", task.arm, cache),
+        analysis.settings.subset("shap_background", "seed"), storage.code_key("explain"),
+    )  # fmt: skip
+    path = folder / f"shap-{task.arm.name}-{task.fold}-{key}.csv"
+    if not path.exists():
+        with storage.lock(path):
+            if not path.exists():
+                storage.write_csv(path, _compute_shap(analysis, cache, task))
+    return storage.read_csv(path)
+
+
+def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shap's own imports
+        import shap
+
+    torch.set_num_threads(1)  # sums in one order: the same bytes each time
+    model = FusedModel.load(analysis, cache, task)
+    chosen = _chosen(analysis, "explained_patients", task.arm, cache)
+    rng = np.random.default_rng(analysis.settings.seed)
+    pool = model.training_patients
+    background = sorted(rng.choice(pool, min(len(pool), analysis.settings.shap_background), False))
+    masker = shap.maskers.Independent(model.players(background), max_samples=len(background))
+    rows = []
+    for participant in progress.track(chosen, label=f"SHAP, {task.arm.name}, fold {task.fold}"):
+        features = model.image_features(participant)
+
+        def logit(players: np.ndarray, features: Tensor | None = features) -> np.ndarray:
+            return model.logit(features, players)
+
+        explainer = shap.PermutationExplainer(logit, masker, seed=analysis.settings.seed)
+        own = model.players([participant])
+        result = explainer(own, max_evals=20 * (2 * own.shape[1] + 1), silent=True)
+        base, values = float(np.ravel(result.base_values)[0]), result.values[0]
+        predicted = float(logit(own)[0])
+        if abs(base + values.sum() - predicted) > 1e-3:
+            raise RuntimeError(f"SHAP values of {participant} do not add up to the logit")
+        for name, value, contribution in zip(model.columns, own[0], values, strict=True):
+            rows.append(
+                (participant, task.arm.name, task.seed, task.fold, name, value, contribution, base, predicted)
+            )
+    return pd.DataFrame(rows, columns=SHAP_COLUMNS)
+
+
+@dataclass
+class FusedModel:
+    """A fold's network with its tabular encoder, as a function of image and clinical variables."""
+
+    analysis: Analysis
+    cache: TensorCache | None
+    task: Task
+    network: nn.Module
+    encoder: object
+    training_patients: list[str]
+
+    @classmethod
+    def load(cls, analysis: Analysis, cache: TensorCache | None, task: Task) -> FusedModel:
+        """The model of a finished task; its tabular encoder is fitted again on the same patients."""
+        parts, encoder = experiment.fold_encoder(analysis, cache, task.arm, task.fold)
+        n_tabular = len(encoder.names) if encoder else 0
+        network = experiment.load_network(analysis, task, n_tabular)
+        return cls(analysis, cache, task, network, encoder, parts["train"])
+
+    @property
+    def columns(self) -> list[str]:
+        """The clinical variables: the players."""
+        return list(self.analysis.settings.study.columns_of(self.task.arm))
+
+    def players(self, participants: list[str]) -> np.ndarray:
+        """Clinical variables (N, n_variables) as numbers: quantities, or positions of codes; NaN missing."""
+        table = self.analysis.dataset.table.loc[participants, self.columns]
+        numbers = {}
+        for name in self.columns:
+            field = self.analysis.dictionary[name]
+            if field.is_categorical:
+                codes = {code: float(rank) for rank, code in enumerate(field.choices)}
+                numbers[name] = table[name].map(codes).astype(float)
+            else:
+                numbers[name] = table[name].astype(float)
+        return pd.DataFrame(numbers).to_numpy()
+
+    def table_of(self, players: np.ndarray) -> pd.DataFrame:
+        """The inverse of `players`: a typed table (N rows)."""
+        columns = {}
+        for number, name in enumerate(self.columns):
+            field = self.analysis.dictionary[name]
+            values = pd.Series(players[:, number])
+            if field.is_categorical:
+                values = values.map(dict(enumerate(field.choices)))
+            columns[name] = values
+        return pd.DataFrame(columns)
+
+    def image(self, participant: str) -> Tensor:
+        """The patient's tensor (1, C, D, H, W) float32."""
+        loaded = self.cache.load([participant], self.task.arm.channels)
+        return torch.as_tensor(loaded, dtype=torch.float32)
+
+    def tabular(self, participant: str) -> Tensor | None:
+        """The patient's tabular vector (1, P) float32, or None for an image-only arm."""
+        if self.encoder is None:
+            return None
+        return torch.as_tensor(self.encoder.transform(self.analysis.dataset.table.loc[[participant]]))
+
+    def image_features(self, participant: str) -> Tensor | None:
+        """The encoder's features (1, 4 nf, D', H', W') of the patient's image, computed once."""
+        if not self.task.arm.channels:
+            return None
+        with torch.inference_mode():
+            return self.network.encoder(self.image(participant))
+
+    def logit(self, features: Tensor | None, players: np.ndarray) -> np.ndarray:
+        """Logits (N,) of one image's features with N sets of clinical variables."""
+        tabular = torch.as_tensor(self.encoder.transform(self.table_of(players)))
+        with torch.inference_mode():
+            if features is None:
+                return self.network(None, tabular)[:, 0].double().numpy()
+            repeated = features.expand(len(tabular), *features.shape[1:])
+            return self.network.fuse(repeated, tabular)[:, 0].double().numpy()
+
+
+# --------------------------------------------------------------------------------------- saliency
+
+
+def occlusion_map(model: FusedModel, participant: str) -> np.ndarray:
+    """How much the logit falls when a region of all channels is replaced by the training mean.
+
+    MONAI's OcclusionSensitivity with a box of a quarter of the smallest grid side, half
+    overlapping. Positive: the region speaks for the outcome.
+
+    Returns
+    -------
+    (D, H, W) float32 on the tensor grid, in units of the logit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's imports, and a form of indexing torch will drop
+        from monai.visualize import OcclusionSensitivity
+
+        torch.set_num_threads(1)  # sums in one order: the same bytes each time
+        encoder, image = model.network.encoder, model.image(participant)
+        box = max(2, int(min(image.shape[2:]) * OCCLUSION_BOX_SHARE))
+        occlude = OcclusionSensitivity(
+            _OnStandardised(model.network, model.tabular(participant)),
+            mask_size=box, n_batch=64, overlap=0.5, mode=0.0, verbose=False, activate=False,
+        )  # fmt: skip
+        with torch.no_grad():
+            whole = float(model.network(image, model.tabular(participant))[0, 0])
+            occluded, _ = occlude((image - encoder.mean) / encoder.sd)
+    return (whole - np.asarray(occluded[0, 0])).astype(np.float32)
+
+
+class _OnStandardised(nn.Module):
+    """A network as a function of the standardised image alone: 0 is the training patients' mean."""
+
+    def __init__(self, network: nn.Module, tabular: Tensor | None) -> None:
+        super().__init__()
+        self.network, self.tabular = network, tabular
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        image = standardised * self.network.encoder.sd + self.network.encoder.mean
+        tabular = None if self.tabular is None else self.tabular.expand(len(image), -1)
+        return self.network(image, tabular)
+
+
+def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.DataFrame:
+    """Occlusion maps of a few test patients, as NIfTI under ``attributions/maps`` of the run.
+
+    Returns
+    -------
+    DataFrame with participant_id, arm, fold, y_true, map (path inside the run folder), the highest
+    and lowest contribution (logit) and the world position (mm, RAS+) of the highest.
+    """
+    chosen = _chosen(analysis, "saliency_patients", task.arm, cache)
+    key = storage.key(task.folder.name, storage.code_key("explain"))
+    model, rows = None, []
+    for participant in progress.track(chosen, label=f"saliency, {task.arm.name}, fold {task.fold}"):
+        kept = analysis.settings.cache / "explanations" / f"map-{participant}-{cache.key(participant)}-{key}.npy"
+        with storage.lock(kept):
+            if not kept.exists():
+                model = model or FusedModel.load(analysis, cache, task)
+                array = occlusion_map(model, participant)
+                with storage.atomic(kept) as temporary, open(temporary, "wb") as handle:
+                    np.save(handle, array)
+        array = np.load(kept)
+        name = f"attributions/maps/{participant}_occlusion.nii.gz"
+        save_map(cache, participant, array, analysis.settings.out / name)
+        peak = np.unravel_index(array.argmax(), array.shape)
+        world = cache.affine(participant) @ [*peak, 1]
+        rows.append((participant, task.arm.name, task.fold, int(analysis.y[participant]), name,
+                     float(array.max()), float(array.min()), *np.round(world[:3], 1)))  # fmt: skip
+    columns = ["participant_id", "arm", "fold", "y_true", "map", "highest", "lowest", "x_mm", "y_mm", "z_mm"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def save_map(cache: TensorCache, participant: str, array: np.ndarray, path: Path) -> Path:
+    """Save a map on the tensor grid as NIfTI that lies right on the patient's own scans.
+
+    ``array`` is (D, H, W); the tensor's affine of this patient carries crop, pose and flip.
+    """
+    return images.save_nifti(path, array.astype(np.float32), cache.affine(participant))
+
+
+def _chosen(analysis: Analysis, setting: str, arm, cache: TensorCache | None) -> list[str]:
+    """Test patients to explain: drawn with the run's seed, half of them with the outcome if possible."""
+    usable = experiment.arm_patients(analysis, cache, arm).set_index("participant_id")["used"]
+    partition = analysis.split.set_index("participant_id")["partition"]
+    pool = [p for p in sorted(partition.index[partition == "test"]) if usable[p]]
+    pool = pool or [p for p in sorted(partition.index) if usable[p]]
+    if not pool:
+        raise InputError(f"arm '{arm.name}': no patient can be explained; all lack a modality")
+    n = min(len(pool), getattr(analysis.settings, setting))
+    y = analysis.y[pool]
+    rng = np.random.default_rng(analysis.settings.seed)
+    events = list(rng.permutation([p for p in pool if y[p] == 1]))
+    others = list(rng.permutation([p for p in pool if y[p] == 0]))
+    n_events = min(len(events), max(n // 2, n - len(others)))
+    return sorted([*events[:n_events], *others[: n - n_events]])

@@ -1,0 +1,82 @@
+import dataclasses
+
+import pytest
+
+from rlvo_lib import config
+from rlvo_lib.config import InputError, load_settings, load_study
+
+
+def test_profiles_differ_only_where_they_say():
+    smoke, demo = load_settings("smoke", workers=1), load_settings("demo", workers=1)
+    changed = {
+        f.name
+        for f in dataclasses.fields(config.Settings)
+        if getattr(smoke, f.name) != getattr(demo, f.name)
+    }
+    assert changed <= {"profile", "out", *config.PROFILES["smoke"]}
+    assert demo.patients == 599
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_settings("smoke").seed = 1
+
+
+def test_none_keeps_the_profile_value():
+    assert load_settings("smoke", epochs_max=None).epochs_max == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(profile="quick"), "profile 'quick' is not known; allowed: smoke, demo, full"),
+        (dict(profile="smoke", epoch_max=3), "setting 'epoch_max' is not known"),
+        (dict(profile="smoke", workers=0), "setting 'workers' is 0; allowed: a number above 0"),
+        (dict(profile="smoke", batch_size="a"), "setting 'batch_size' is 'a'"),
+        (dict(profile="smoke", device="tpu"), "allowed: auto, cpu, cuda"),
+        (dict(profile="smoke", grid_shape=(8, 8, 8)), "at least 16 voxels"),
+        (dict(profile="smoke", study="nope"), "study 'nope' does not exist; allowed: rlvo"),
+        (dict(profile="smoke", data="no/such/folder"), "does not exist"),
+        (dict(profile="smoke", training_seeds=()), "at least one whole number"),
+    ],
+)
+def test_bad_settings_name_what_is_allowed(call, message):
+    with pytest.raises(InputError, match=message.split(";")[0].replace("(", r"\(")) as caught:
+        load_settings(**call)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_arm_of_the_design_is_in_the_ladder(study):
+    assert list(study.arms) == [
+        "clinical_logistic", "clinical_boosting", "clinical_mlp", "ncct", "cta", "vessels", "ctp",
+        "imaging", "concat", "film", "daft", "late",
+    ]  # fmt: skip
+
+
+def test_fused_arms_see_all_channels_and_only_clinical_predictors(study):
+    for name in ("concat", "film", "daft"):
+        assert study.arms[name].channels == tuple(study.channels)
+        assert study.arms[name].predictors == ("clinical",)
+    assert study.arms["late"].of == ("imaging", "clinical_logistic")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('channels = ["ncct"]', 'channels = ["mri"]', "channel of arm 'ncct' 'mri' is not defined"),
+        ('kind = "mean"', 'kind = "magic"', "kind of arm 'late' 'magic' is not defined"),
+        ('op = ">"', 'op = "~"', "op of rule 'stenosis' '~' is not defined"),
+        ('flip_to_side = "left"', 'flip_to_side = "up"', "flip_to_side 'up' is not defined"),
+        ('name = "rlvo"', "", "missing or unknown entry 'name'"),
+        ('name = "rlvo"', 'name = "rlvo', "study.toml of study"),
+    ],
+)
+def test_a_faulty_study_file_is_refused_by_name(study, tmp_path, monkeypatch, old, new, message):
+    text = study.text.replace(old, new, 1)
+    (tmp_path / "studies" / "rlvo").mkdir(parents=True)
+    (tmp_path / "studies" / "rlvo" / "study.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_study("rlvo")
+    assert message in str(caught.value)
