@@ -152,11 +152,10 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
 
     A patient who lacks one of the arm's channels is left out of it, with the reason.
     """
-    reasons = {}
-    for participant in sorted(cohort.included(analysis.frame).index):
-        absent = [c for c in arm.channels if not cache.has(participant, c)] if arm.channels else []
-        reasons[participant] = f"no {', '.join(absent)}" if absent else ""
-    frame = pd.Series(reasons, name="reason").rename_axis("participant_id").reset_index()
+    eligible = sorted(cohort.included(analysis.frame).index)
+    missing = cache.missing(eligible, arm.channels) if arm.channels else {}
+    frame = pd.DataFrame({"participant_id": eligible})
+    frame["reason"] = frame["participant_id"].map(missing).fillna("")
     return frame.assign(used=frame["reason"] == "")
 
 
@@ -178,7 +177,7 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
             "table": analysis.dataset.table.loc[used, columns].to_csv() if columns else "",
             "outcome": analysis.y[used].to_csv(),
             "split": analysis.split.to_csv(),
-            "images": [cache.key(p) for p in used] if arm.channels else [],
+            "images": cache.table.loc[used, "key"].to_list() if arm.channels else [],
             "study": [study.channels[c] for c in arm.channels],
             "validation": study.validation,
             "settings": settings.subset(*TRAINING_SETTINGS, "seed"),

@@ -21,7 +21,17 @@ from rlvo_lib.config import InputError
 from rlvo_lib.experiment import Analysis, Task
 from rlvo_lib.preprocess import TensorCache
 
-SHAP_COLUMNS = ["participant_id", "arm", "seed", "fold", "variable", "value", "shap", "base", "logit"]
+SHAP_COLUMNS = [
+    "participant_id",
+    "arm",
+    "seed",
+    "fold",
+    "variable",
+    "value",
+    "shap",
+    "base",
+    "logit",
+]
 OCCLUSION_BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
 
 
@@ -78,7 +88,17 @@ def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> 
             raise RuntimeError(f"SHAP values of {participant} do not add up to the logit")
         for name, value, contribution in zip(model.columns, own[0], values, strict=True):
             rows.append(
-                (participant, task.arm.name, task.seed, task.fold, name, value, contribution, base, predicted)
+                (
+                    participant,
+                    task.arm.name,
+                    task.seed,
+                    task.fold,
+                    name,
+                    value,
+                    contribution,
+                    base,
+                    predicted,
+                )
             )
     return pd.DataFrame(rows, columns=SHAP_COLUMNS)
 
@@ -140,7 +160,9 @@ class FusedModel:
         """The patient's tabular vector (1, P) float32, or None for an image-only arm."""
         if self.encoder is None:
             return None
-        return torch.as_tensor(self.encoder.transform(self.analysis.dataset.table.loc[[participant]]))
+        return torch.as_tensor(
+            self.encoder.transform(self.analysis.dataset.table.loc[[participant]])
+        )
 
     def image_features(self, participant: str) -> Tensor | None:
         """The encoder's features (1, 4 nf, D', H', W') of the patient's image, computed once."""
@@ -214,7 +236,11 @@ def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.Data
     key = storage.key(task.folder.name, storage.code_key("explain"))
     model, rows = None, []
     for participant in progress.track(chosen, label=f"saliency, {task.arm.name}, fold {task.fold}"):
-        kept = analysis.settings.cache / "explanations" / f"map-{participant}-{cache.key(participant)}-{key}.npy"
+        kept = (
+            analysis.settings.cache
+            / "explanations"
+            / f"map-{participant}-{cache.table.at[participant, 'key']}-{key}.npy"
+        )
         with storage.lock(kept):
             if not kept.exists():
                 model = model or FusedModel.load(analysis, cache, task)
@@ -228,7 +254,18 @@ def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.Data
         world = cache.affine(participant) @ [*peak, 1]
         rows.append((participant, task.arm.name, task.fold, int(analysis.y[participant]), name,
                      float(array.max()), float(array.min()), *np.round(world[:3], 1)))  # fmt: skip
-    columns = ["participant_id", "arm", "fold", "y_true", "map", "highest", "lowest", "x_mm", "y_mm", "z_mm"]
+    columns = [
+        "participant_id",
+        "arm",
+        "fold",
+        "y_true",
+        "map",
+        "highest",
+        "lowest",
+        "x_mm",
+        "y_mm",
+        "z_mm",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
