@@ -54,7 +54,7 @@ def head_frame(array: np.ndarray, affine: np.ndarray, scan: str = "ncct") -> Hea
         return HeadFrame(grid_affine, 185.0, scan, (f"no head found in {scan}",))
     low = SKIN_HU if ct else 0.0
     head = np.where(mask, np.maximum(head, low), low)
-    vertex, cut = _vertex(mask, grid_affine)
+    vertex, guessed = _vertex(mask, grid_affine)
     inside = np.argwhere(mask) @ grid_affine[:3, :3].T + grid_affine[:3, 3]
     middle = np.median(inside[inside[:, 2] > vertex - CRANIUM_MM], axis=0)
     frame = np.eye(4)
@@ -64,7 +64,7 @@ def head_frame(array: np.ndarray, affine: np.ndarray, scan: str = "ncct") -> Hea
     band = inside[(inside[:, 2] < -25) & (inside[:, 2] > -85) & (np.abs(inside[:, 0]) < 60), 1]
     back, front = np.percentile(band, (0.5, 99.5)) if len(band) else (-92.5, 92.5)
     frame[:3, 3] += frame[:3, 1] * (back + front) / 2
-    flags = (f"the top of the head is outside the {scan}",) if cut else ()
+    flags = (f"the top of the head is outside the {scan}",) if guessed > 10 else ()
     if scan != "ncct":
         flags += (f"pose taken from the {scan}, no ncct",)
     return HeadFrame(frame, float(np.clip(front - back, 150.0, 225.0)), scan, flags)
@@ -90,17 +90,32 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return labels == np.bincount(labels.ravel())[1:].argmax() + 1 if n else mask
 
 
-def _vertex(mask: np.ndarray, affine: np.ndarray, area_mm2: float = 1500.0) -> tuple[float, bool]:
-    """World z (mm) at which the head's cross-section falls below `area_mm2`; whether it is cut."""
+VERTEX_AREA_MM2 = 1500.0
+LONGEST_GUESS_MM = 30.0
+
+
+def _vertex(mask: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
+    """World z (mm) where the head's cross-section falls below 15 cm2, and how much was guessed.
+
+    That is some 3 mm below the topmost point, and steadier. Of a head that is cut, the
+    cross-section A is taken to go on falling as a sphere's does that fell by s mm2/mm over the last
+    15 mm: A(0) - A(d) = (s + 15 pi) d + pi d^2, for at most 30 mm. The guessed part is returned in
+    mm, 0 for a whole head.
+    """
     areas = mask.sum(axis=(0, 1)) * HEAD_GRID_MM**2
-    wide = np.flatnonzero(areas >= area_mm2)
-    if not len(wide):
-        return float(affine[2, 3] + HEAD_GRID_MM * np.flatnonzero(areas).max()), False
-    last = int(wide[-1])
-    if last == len(areas) - 1:
-        return float(affine[2, 3] + HEAD_GRID_MM * (last + 0.5)), True
-    part = (areas[last] - area_mm2) / (areas[last] - areas[last + 1])
-    return float(affine[2, 3] + HEAD_GRID_MM * (last + part)), False
+    wide = np.flatnonzero(areas >= VERTEX_AREA_MM2)
+    last = int(wide[-1]) if len(wide) else int(np.flatnonzero(areas)[-1])
+    z = float(affine[2, 3] + HEAD_GRID_MM * last)
+    if last < len(areas) - 1:
+        fall = areas[last] - areas[last + 1]
+        part = (areas[last] - VERTEX_AREA_MM2) / fall if fall > 0 else 0.0
+        return z + HEAD_GRID_MM * float(np.clip(part, 0, 1)), 0.0
+    fall_per_mm = (areas[max(last - 3, 0)] - areas[last]) / (3 * HEAD_GRID_MM)
+    slope = max(fall_per_mm, 0.0) + 3 * HEAD_GRID_MM * np.pi
+    missing = max(areas[last] - VERTEX_AREA_MM2, 0.0)
+    guessed = (np.sqrt(slope**2 + 4 * np.pi * missing) - slope) / (2 * np.pi)
+    guessed = float(np.clip(guessed, 0, LONGEST_GUESS_MM))
+    return z + guessed, guessed
 
 
 def _symmetric_frame(

@@ -40,7 +40,7 @@ PERFUSION_SCANS = ("cbf", "cbv", "mtt", "tmax")
 # The part of the head that the grid holds, in the head frame; chosen for the anterior circulation.
 ACROSS_MIDLINE_MM = 12.0  # the crop reaches so far into the other hemisphere
 GRID_CENTRE_Y_MM = 5.0  # its centre lies so far before the middle of the head
-BASE_BELOW_VERTEX = 0.60  # its floor, just below the circle of Willis, in head lengths
+BASE_BELOW_VERTEX = 0.64  # its floor, just below the circle of Willis, in head lengths
 
 
 # ------------------------------------------------------------------------------------------------ grid
@@ -50,7 +50,7 @@ def tensor_affine(frame: HeadFrame, side: str | None, settings: Settings) -> np.
     """4x4 from tensor voxel indices to world mm (RAS+).
 
     The grid holds the affected hemisphere from 12 mm across the midline outwards, upwards from just
-    below the circle of Willis (0.60 head lengths below the vertex). `side` is the affected side
+    below the circle of Willis (0.64 head lengths below the vertex). `side` is the affected side
     ("left", "right", None: unknown); it is brought to ``settings.study.flip_to_side`` by a
     negative x axis. Unknown side: not flipped. ``flip_to_side = "none"``: not flipped, and the
     grid is centred on the midline.
