@@ -134,18 +134,40 @@ def atlas() -> dict[str, np.ndarray]:
 
 
 def sample(names: tuple[str, ...], pose: Pose, grid: Grid) -> dict[str, np.ndarray]:
-    """Atlas fields seen by a posed head on a world grid, (X, Y, Z) float32 each."""
-    to_head = (pose.rotation / 1.0).T / pose.size[:, None]  # inverse of rotation @ diag(size)
-    matrix = to_head * np.array(grid.spacing) / ATLAS_STEP_MM
-    origin = np.einsum("ij,j->i", to_head, np.array(grid.origin) - pose.shift)
-    offset = (origin - ATLAS_ORIGIN_MM) / ATLAS_STEP_MM
+    """Atlas fields seen by a posed head on a world grid, (X, Y, Z) float32 each; linear.
+
+    All fields are gathered at once, one x plane after the other, which stays in the cache: several
+    times quicker than one resampling a field.
+    """
     fields = atlas()
-    return {
-        name: ndimage.affine_transform(
-            fields[name], matrix, offset, grid.shape, output=np.float32, order=1, mode="nearest"
-        )
-        for name in names
-    }
+    stack = np.stack([fields[name].ravel() for name in names], axis=1)
+    to_head = pose.rotation.T / pose.size[:, None]  # inverse of rotation @ diag(size)
+    out = np.empty((*grid.shape, len(names)), dtype=np.float32)
+    strides = np.array([ATLAS_SHAPE[1] * ATLAS_SHAPE[2], ATLAS_SHAPE[2], 1])
+    yz = [grid.axis(1)[:, None] - pose.shift[1], grid.axis(2)[None, :] - pose.shift[2]]
+    for plane, x in enumerate(grid.axis(0) - pose.shift[0]):
+        index, parts = 0, []
+        for k in range(3):
+            head = to_head[k, 0] * x + to_head[k, 1] * yz[0] + to_head[k, 2] * yz[1]
+            at = np.clip((head - ATLAS_ORIGIN_MM[k]) / ATLAS_STEP_MM, 0, ATLAS_SHAPE[k] - 1.001)
+            low = at.astype(np.int64)
+            parts.append((at - low).astype(np.float32).ravel())
+            index = index + low * strides[k]
+        out[plane] = _trilinear(stack, index.ravel(), parts, strides).reshape(out.shape[1:])
+    return {name: np.ascontiguousarray(out[..., i]) for i, name in enumerate(names)}
+
+
+def _trilinear(stack, index, parts, strides) -> np.ndarray:
+    """Values (n, fields) of `stack` between the eight corners at `index`, `parts` of a step on."""
+    total = np.zeros((len(index), stack.shape[1]), dtype=np.float32)
+    for corner in range(8):
+        weight, shift = np.float32(1), 0
+        for k in range(3):
+            upper = corner >> k & 1
+            weight = weight * (parts[k] if upper else 1 - parts[k])
+            shift += upper * strides[k]
+        total += stack[index + shift] * weight[:, None]
+    return total
 
 
 def head_x(pose: Pose, grid: Grid) -> np.ndarray:
@@ -197,8 +219,9 @@ def _depth(x, y, z) -> np.ndarray:
 def _base_height(x, y) -> np.ndarray:
     """Height z (mm) of the inner skull base: three fossae, sella, clivus, petrous and wing ridges."""
     x, y = x[:, :, 0], y[:, :, 0]
-    middle = np.where(x > 16, -40.0, np.where(y > -10, -25.0, -25 + 1.45 * (y + 10)))
-    height = np.where(y > 20, -18.0, np.where(y > -26, middle, -60.0))
+    middle = np.where(x > 16, -40.0, np.where(y > -10, -33.0, -33 + 1.35 * (y + 10)))
+    roof = -23 + 13 * np.exp(-(((x - 32) / 15) ** 2) - ((y - 46) / 22) ** 2)
+    height = np.where(y > 20, roof, np.where(y > -26, middle, -60.0))
     height = np.maximum(height, -60.0)
     height = ndimage.gaussian_filter(height, 2.0)
     ridge = np.exp(-(((y + 16 + 0.45 * (x - 12)) / 6) ** 2)) * ((x > 10) & (x < 66))
@@ -222,11 +245,12 @@ def _cisterns(x, y, z) -> np.ndarray:
     """Sylvian and interhemispheric fissures, suprasellar, prepontine and ambient cisterns."""
     bounds = np.min([x - 40, 66 - x, y + 34, 18 - y], axis=0)
     sylvian = np.minimum(2.0 - np.abs(z - 2 + 0.45 * y), bounds)
-    insular = np.min([1.8 - np.abs(x - 41), y + 26, 18 - y, z + 16, 16 - z], axis=0)
-    stem = _tube(x, y, z, [(14, 2, -14), (28, 3, -14), (39, 3, -14)], [4.5, 3.5, 3.5])
+    bulge = 42 - 0.010 * (y + 3) ** 2 - 0.010 * (z - 1) ** 2  # the insula is convex outwards
+    insular = np.min([1.1 - np.abs(x - bulge), y + 26, 18 - y, z + 16, 17 - z], axis=0)
+    stem = _tube(x, y, z, [(14, 2, -14), (26, 4, -13.5), (38, 3, -14)], [2.5, 0.9, 0.9])
     suprasellar = _ellipsoid(x, y, z, (0, -1, -15), (17, 14, 8))
-    ring = np.sqrt(x**2 + (y + 24) ** 2)
-    ambient = np.min([2.2 - np.abs(ring - 17), z + 20, 2 - z], axis=0)
+    ring = np.sqrt((x / 1.12) ** 2 + (y + 24 + 0.2 * x) ** 2)
+    ambient = np.min([1.3 - np.abs(ring - 16.5 - 0.12 * z), z + 20, 4 - z, -20 - y], axis=0)
     prepontine = np.min(
         [3.5 - np.abs(y + 14 + 0.55 * (z + 18) * -1), 14 - x, z + 56, -16 - z], axis=0
     )
@@ -240,8 +264,10 @@ def _deep_grey(x, y, z) -> np.ndarray:
     lentiform = _ellipsoid(x, y, z, (24, 1, 1), (6.5, 16, 9))
     caudate = _tube(x, y, z, [(14, 22, 4), (15, 8, 14), (19, -14, 22)], [5.5, 4.5, 2.5])
     thalamus = _ellipsoid(x, y, z, (12, -18, 7), (8, 13, 9))
-    insula = np.min([2.5 - np.abs(x - 37.5), y + 24, 18 - y, z + 13, 16 - z], axis=0)
-    return np.max([lentiform, caudate, thalamus, insula], axis=0)
+    bulge = 38.5 - 0.010 * (y + 3) ** 2 - 0.010 * (z - 1) ** 2
+    insula = np.min([2.2 - np.abs(x - bulge), y + 24, 18 - y, z + 13, 16 - z], axis=0)
+    basal = _tube(x, y, z, [(14, 3, -14), (26, 4, -14), (40, 2, -13)], [4.0, 5.0, 4.0])
+    return np.max([lentiform, caudate, thalamus, insula, basal], axis=0)
 
 
 def _face(x, y, z) -> np.ndarray:

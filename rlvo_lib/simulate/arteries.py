@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicHermiteSpline
 
 STEP_MM = 0.7
 
@@ -105,7 +105,8 @@ def make_tube(
     controls = np.asarray(controls, dtype=float)
     knots = np.concatenate([[0], np.cumsum(np.sqrt((np.diff(controls, axis=0) ** 2).sum(axis=1)))])
     s = np.linspace(0, knots[-1], max(4, int(np.ceil(knots[-1] / STEP_MM)) + 1))
-    points = CubicSpline(knots, controls)(s) if len(controls) > 2 else _line(controls, s, knots)
+    tangents = np.gradient(controls, knots, axis=0)
+    points = CubicHermiteSpline(knots, controls, tangents)(s)
     excess, phase, wavelength = wave
     if excess > 0:
         amplitude = wavelength / np.pi * np.sqrt(excess)
@@ -116,10 +117,6 @@ def make_tube(
     radius = np.interp(s, [0, s[-1]], radii)
     fill = np.full(len(s), options.pop("fill", 1.0))
     return Tube(name, points, radius, fill, **options)
-
-
-def _line(controls: np.ndarray, s: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    return np.stack([np.interp(s, knots, controls[:, k]) for k in range(3)], axis=1)
 
 
 def build(patient: dict, rng: np.random.Generator) -> dict[str, Tube]:

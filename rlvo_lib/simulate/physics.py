@@ -120,17 +120,18 @@ def _head(patient: dict, pose: Pose, rng: np.random.Generator) -> dict[str, np.n
     atrophy = float(np.clip(0.45 + (patient["age"] - 70) / 45 + rng.normal(0, 0.15), 0, 1.3))
     scalp = SCALP_MM + rng.normal(0, 0.6)
     skull = SKULL_MM + rng.normal(0, 0.7)
-    fold = smooth_noise(FIELD, 3.6, rng) - np.float32(0.75) * smooth_noise(FIELD, 8.0, rng)
     outer = scalp + skull
-    below = head["depth"] - np.float32(outer + 1.0 + 1.5 * atrophy)  # mm below the brain's surface
-    sulcus = ramp((fold - np.float32(1.75 - 0.45 * atrophy)) * 2.0, 1.0)
-    sulcus *= np.clip((16 - below) / 6, 0, 1)
+    below = head["depth"] - np.float32(outer + 0.8 + 1.2 * atrophy)  # mm below the brain's surface
+    # Sulci are thin sheets where a smooth random field is zero; the ribbon lines them and the brain.
+    fold = np.abs(smooth_noise(FIELD, 4.2, rng))
+    surface = ramp(15 - below + 4 * (1 - fold), 5.0)
+    sulcus = np.clip(np.float32(1.0 + 0.5 * atrophy) - fold * 4.5, 0, 0.9) * surface
     csf = np.maximum(sulcus, 1 - ramp(below, 2.5))
     csf = np.maximum(csf, ramp(head["ventricle"] + np.float32(2.4 * (atrophy - 0.4)), 2.5))
     csf = np.maximum(csf, ramp(head["cistern"] + np.float32(0.8 * (atrophy - 0.5)), 2.5))
-    csf = np.maximum(csf, 1 - ramp(head["base"] - np.float32(1.5), 2.5))
-    ribbon = ramp((fold - np.float32(0.2)) * 3, 2.0) * np.clip((18 - below) / 5, 0, 1)
-    grey = np.maximum(ramp(4.0 - below, 2.0), ribbon)
+    csf = np.maximum(csf, 1 - ramp(head["base"] - np.float32(1.0), 2.5))
+    ribbon = np.clip(2.6 - 3.0 * fold, 0, 1) * ramp(18 - below, 6.0)
+    grey = np.maximum(ramp(4.0 - below, 2.5), ribbon)
     grey = np.maximum(grey, ramp(head["deep_grey"], 2.5))
     soft = np.float32(WHITE_HU) + np.float32(GREY_ABOVE_WHITE_HU) * grey
     return head | {
@@ -152,8 +153,8 @@ def _compose(head: dict, level: dict[str, np.ndarray], width: float) -> np.ndarr
     bone = 1150 - 620 * np.exp(-middle) + 60 * level["marrow"]
     inner = ramp(depth - outer, width)
     cranium = inner * ramp(base, width)
-    floor = inner * ramp(base + np.float32(6.5), width) - cranium
-    face = ramp(depth - scalp, width) * (1 - ramp(base + np.float32(6.5), width)) * (1 - vault)
+    floor = inner * ramp(base + np.float32(4.5), width) - cranium
+    face = ramp(depth - scalp, width) * (1 - ramp(base + np.float32(4.5), width)) * (1 - vault)
     skin = ramp(depth, width) - vault - cranium - floor - face
     hu = cranium * level["soft"] + vault * bone + floor * (760 + 120 * level["marrow"])
     hu += face * level["face"] + np.maximum(skin, 0) * np.float32(-5)
@@ -248,7 +249,7 @@ def _perfusion(patient, pose, head, rng) -> tuple[dict, np.ndarray, dict]:
     region = region or ("m2_inferior" if patient["m2_inferior"] else "m2_superior")
     fields = sample((region, "core", "tentorium"), pose, PERFUSION)
     level = {k: interpolate(head[k], FIELD, PERFUSION) for k in ("depth", "base", "csf", "grey")}
-    brain = (level["depth"] > head["outer_mm"] + 1.5) & (level["base"] > 0) & (level["csf"] < 0.5)
+    brain = (level["depth"] > head["outer_mm"] + 1.5) & (level["base"] > 0) & (level["csf"] < 0.6)
     sign = 1.0 if patient["side"] == 1 else -1.0
     lateral = np.float32(sign) * head_x(pose, PERFUSION)
     ipsi = brain & (lateral > 1.5) & (fields["tentorium"] > 0)
