@@ -109,20 +109,20 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
 def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     wanted = [s for s in (*CT_SCANS, *PERFUSION_SCANS) if s in task.scans]
     volumes = {s: _load(task.scans[s], ct=s in CT_SCANS) for s in wanted}
-    mask, qc = _vessel_mask(task, volumes)
+    source = next((s for s in ("ncct", "cta", "cbf", "tmax", "cbv", "mtt") if s in volumes), None)
+    frame = head_frame(*volumes[source], source) if source else None
+    mask, qc = _vessel_mask(task, volumes, frame)
     if mask is not None:
         volumes["vessels"] = mask
-    source = next((s for s in ("ncct", "cta", "cbf", "tmax", "cbv", "mtt") if s in volumes), None)
     record: dict[str, Any] = {"participant_id": task.participant_id, "side": task.side}
     reasons = {
         name: "no vessels or CTA scan" if scan == "vessels" else f"no {scan} scan"
         for name, (scan, _, _) in task.channels.items()
         if scan not in volumes
     }
-    if source is None:
+    if frame is None:
         record |= {"channels": [], "reasons": reasons, "flags": [], "affine": None, "qc": {}}
         return np.empty((0, *task.grid_shape), np.float16), record
-    frame = head_frame(*volumes[source], source)
     grid = _grid_affine(frame, task.side, task.flip_to_side, task.grid_shape, task.grid_spacing_mm)
     names = [name for name in task.channels if name not in reasons]
     tensor = np.empty((len(names), *task.grid_shape), np.float16)
@@ -151,7 +151,7 @@ def _load(path: str, *, ct: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _vessel_mask(
-    task: Task, volumes: dict[str, tuple[np.ndarray, np.ndarray]]
+    task: Task, volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame | None
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, dict[str, Any]]:
     """The user's own mask if there is one, else segmented from the CTA; and its volume."""
     path = task.scans.get("vessels")
@@ -163,7 +163,7 @@ def _vessel_mask(
             raise InputError(f"{path}: holds values other than 0 and 1; a binary mask is allowed")
     elif "cta" in volumes:
         cta, affine = volumes["cta"]
-        mask = vessels.segment(cta, affine)
+        mask = vessels.segment(cta, affine, frame)
     else:
         return None, {}
     ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0

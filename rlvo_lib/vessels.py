@@ -7,19 +7,22 @@ Steps, each on the CTA's own grid or on blocks of about 3 mm of it:
 2. bone: what stays bright (> 250 HU) after smoothing with 3 mm: thick, as skull and skull base are
    and arteries are not;
 3. contrast: hysteresis between two thresholds set from the brain's own HU and noise;
-4. dural sinuses: bright voxels close to the skull, at the top and at the back;
-5. components smaller than 20 mm3 are dropped;
+4. veins: what lies where the dural sinuses run is left out: along the skull in the midline (superior
+   sagittal sinus) and at the back (torcula, transverse and sigmoid sinus), and in the midline behind
+   the thalamus (deep veins, straight sinus);
+5. components smaller than 50 mm3 are dropped;
 6. edges: a voxel stays if it has at least 0.45 of the contrast of the brightest one near it (the
    half-height rule: without it, a bright vessel's blur makes it twice as thick).
 
-What it cannot do: tell arteries from the deep veins of a late phase, or from bone they touch
-(the petrous and part of the cavernous carotid are lost); vessels under about 1 mm fade into noise.
+What it cannot do: tell arteries from cortical veins of a late phase, or from bone they touch (the
+petrous and part of the cavernous carotid are lost); vessels under about 1 mm fade into noise.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from rlvo_lib.head import HeadFrame, head_frame
 from rlvo_lib.images import voxel_sizes
 
 BLOCK_MM = 3.0
@@ -28,17 +31,19 @@ BONE_HU = 250.0
 BONE_SIGMA_MM = 3.0
 WEAK_HU, WEAK_SDS = 60.0, 3.0  # a vessel is so far above the brain, in HU and in noise SD
 STRONG_HU, STRONG_SDS = 110.0, 5.0  # and somewhere at least so far
-SINUS_MM = 9.0
-MIN_COMPONENT_MM3 = 20.0
+MIN_COMPONENT_MM3 = 50.0
 EDGE_SHARE, EDGE_MM = 0.45, 2.0
 
 
-def segment(cta: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def segment(cta: np.ndarray, affine: np.ndarray, frame: HeadFrame | None = None) -> np.ndarray:
     """Mask of the contrasted arteries, bool (X, Y, Z), from a CTA in HU and its 4x4 affine.
 
-    An empty mask where there is no head or no contrast: the caller's quality control sees it.
+    `frame` is the head's pose, from the NCCT if there is one; None: taken from the CTA. An empty
+    mask where there is no head or no contrast: the caller's quality control sees it.
     """
     from scipy import ndimage
+
+    frame = head_frame(cta, affine, "cta") if frame is None else frame
 
     block = np.maximum(np.round(BLOCK_MM / voxel_sizes(affine)), 1).astype(int)
     coarse = _block_means(cta, block)
@@ -47,7 +52,7 @@ def segment(cta: np.ndarray, affine: np.ndarray) -> np.ndarray:
     if not inside.any():
         return np.zeros(cta.shape, dtype=bool)
     bone = ndimage.gaussian_filter(coarse, BONE_SIGMA_MM / size, truncate=2.5) > BONE_HU
-    allowed = inside & ~bone & ~_sinuses(inside, affine, size)
+    allowed = inside & ~bone & ~_veins(inside, affine @ _block_affine(block), size, frame)
     brain, noise = _brain_values(cta, coarse, inside, block)
     weak = cta > brain + max(WEAK_HU, WEAK_SDS * noise)
     weak &= _enlarge(allowed, block, cta.shape)
@@ -92,17 +97,38 @@ def _intracranial(coarse: np.ndarray, size: np.ndarray) -> np.ndarray:
     )
 
 
-def _sinuses(inside: np.ndarray, affine: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Where the superior sagittal and transverse sinuses run: at the skull, on top and behind."""
+def _block_affine(block: np.ndarray) -> np.ndarray:
+    """4x4, block indices to voxel indices (block centres)."""
+    affine = np.diag([*block.astype(float), 1.0])
+    affine[:3, 3] = (block - 1) / 2
+    return affine
+
+
+def _veins(
+    inside: np.ndarray, affine: np.ndarray, size: np.ndarray, frame: HeadFrame
+) -> np.ndarray:
+    """Where the dural sinuses and the deep veins run (step 4), on blocks; distances in mm.
+
+    The head frame's z counts only if it comes from a scan with the vertex in it.
+    """
     from scipy import ndimage
 
     padded = np.pad(inside, [(1, 1), (1, 1), (0, 0)])
     depth = ndimage.distance_transform_edt(padded, sampling=size)[1:-1, 1:-1]
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    i, j, k = np.meshgrid(*[np.arange(n) for n in inside.shape], indexing="ij", sparse=True)
-    back = [-directions[1, a] * size[a] for a in range(3)]
-    behind = i * back[0] + j * back[1] + k * back[2]
-    return inside & (depth < SINUS_MM) & (behind > np.percentile(behind[inside], 60))
+    to_head = np.linalg.inv(frame.affine) @ affine
+    i, j, k = (
+        np.arange(n).reshape([-1 if axis == a else 1 for a in range(3)])
+        for axis, n in enumerate(inside.shape)
+    )
+    x, y, z = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in to_head[:3])
+    midline = np.abs(x)
+    veins = (midline < 8) & (depth < 14)  # superior sagittal sinus
+    veins |= (midline < 7) & (y < -20)  # internal cerebral veins, straight sinus
+    veins |= (midline < 30) & (y < -50) & (depth < 16)  # torcula
+    veins |= (y < -35) & (depth < 8)  # transverse sinus
+    if frame.scan == "ncct":  # sigmoid sinus: low, beside the petrous bone
+        veins |= (y < -15) & (z < -0.5 * frame.length_mm) & (depth < 14)
+    return veins
 
 
 def _brain_values(
