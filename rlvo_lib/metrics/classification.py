@@ -137,9 +137,10 @@ def threshold_by(
     last = np.append(np.flatnonzero(np.diff(s)), s.size - 1)  # of each group of tied scores
     tp, flagged = np.cumsum(y)[last], last + 1.0
     events, others = y.sum(), (1 - y).sum()
-    gain = (
-        2 * tp / (flagged + events) if rule == "max-f1" else tp / events - (flagged - tp) / others
-    )
+    if rule == "max-f1":
+        gain = 2 * tp / (flagged + events)
+    else:  # Youden's J times a constant, in whole numbers: ties are found exactly
+        gain = tp * others - (flagged - tp) * events
     return float(s[last[np.argmax(gain)]])
 
 

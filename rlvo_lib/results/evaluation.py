@@ -18,7 +18,7 @@ NOT_PROBABILITY = "not a probability (outside 0 to 1): not estimated"
 def evaluate(
     frame: pd.DataFrame,
     truth: str = "y_true",
-    scores: Sequence[str] = (),
+    scores: Sequence[str] | None = None,
     *,
     resamples: int = 2000,
     seed: int = 2025,
@@ -29,7 +29,7 @@ def evaluate(
     ----------
     frame : one row a patient.
     truth : the column with the outcome, 0 or 1.
-    scores : the probability columns; empty: every numeric column whose values lie in 0..1, other
+    scores : the probability columns; none: every numeric column whose values lie in 0..1, other
         than the outcome.
 
     Returns
@@ -42,11 +42,12 @@ def evaluate(
     InputError
         For an unknown column, an outcome that is not 0/1, or a score that is not numeric.
     """
-    for column in (truth, *scores):
+    wanted = list(scores or ())
+    for column in (truth, *wanted):
         if column not in frame:
             known = ", ".join(map(str, frame.columns))
             raise InputError(f"column '{column}' is not in the table; its columns: {known}")
-    chosen = list(scores) or _probability_columns(frame, truth)
+    chosen = wanted or _probability_columns(frame, truth)
     if not chosen:
         raise InputError(
             f"no column besides '{truth}' holds probabilities (0 to 1); name one as score"

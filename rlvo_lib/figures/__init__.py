@@ -1,0 +1,36 @@
+"""Figures from tidy tables: each function takes a table, returns a Figure and computes nothing.
+
+Figures are plain `matplotlib.figure.Figure` objects: no global state of pyplot is touched, and a
+notebook shows one that ends a cell. Colours are Okabe and Ito's, told apart by the colour-blind;
+line styles and markers repeat what colour says. `stamp` marks a figure as made from simulated data.
+"""
+
+from rlvo_lib.figures.cohort import (
+    flow_diagram,
+    label_overlap_bars,
+    missingness_bars,
+    training_curves,
+)
+from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
+from rlvo_lib.figures.performance import auc_forest, calibration_plot, risk_by_outcome, roc_curves
+from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
+
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "auc_forest",
+    "calibration_plot",
+    "canvas",
+    "flow_diagram",
+    "label_overlap_bars",
+    "missingness_bars",
+    "qc_mosaic",
+    "risk_by_outcome",
+    "roc_curves",
+    "saliency_overlay",
+    "shap_bars",
+    "shap_beeswarm",
+    "stamp",
+    "stamped",
+    "training_curves",
+]

@@ -1,0 +1,36 @@
+"""What a run leaves to be read: tables, figures, provenance and the page that shows them.
+
+Everything written here is a function of its arguments: the same table or figure gives the same bytes.
+What comes from simulated patients says so on every table, figure and page. Nothing written holds an
+absolute path or needs the network to be read.
+"""
+
+from rlvo_lib.report.figure_files import save_figure
+from rlvo_lib.report.page import render_notebook, write_index
+from rlvo_lib.report.provenance import DIGESTED, digests, expected_counts, write_provenance
+from rlvo_lib.report.table_files import (
+    SIMULATED,
+    read_caption,
+    render_html,
+    render_tex,
+    save_table,
+    stamp_text,
+    with_data,
+)
+
+__all__ = [
+    "DIGESTED",
+    "SIMULATED",
+    "digests",
+    "expected_counts",
+    "read_caption",
+    "render_html",
+    "render_notebook",
+    "render_tex",
+    "save_figure",
+    "save_table",
+    "stamp_text",
+    "with_data",
+    "write_index",
+    "write_provenance",
+]

@@ -1,0 +1,207 @@
+"""``index.html`` of a run folder, and its notebooks as pages: read offline, printed, linked relatively."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rlvo_lib import config, storage
+from rlvo_lib.config import InputError, Study
+from rlvo_lib.report.figure_files import read_description
+from rlvo_lib.report.table_files import (
+    cell,
+    html_table,
+    read_caption,
+    read_text_table,
+    stamp_text,
+    template,
+)
+
+MAIN_TABLES = ("paper", "comparisons")
+LONGEST_SHOWN = 130  # rows; longer tables are linked
+#: The order in which tables and figures are shown; others follow by name.
+ORDER = (
+    "flow", "split_counts", "table1", "table1_partition", "missingness", "label_overlap", "performance",
+    "out_of_fold", "no_skill", "calibration", "shap_importance", "roc", "auc_forest", "f1_forest",
+    "risk_distribution",
+)  # fmt: skip
+FILES = (
+    "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
+    "run.json",
+)  # fmt: skip
+_OPEN = ("not reproducible without the cohort", "not testable", "not computed")
+
+
+def write_index(run: str | Path, *, study: Study | None = None, data: str = "") -> Path:
+    """Write ``index.html`` from what lies in the run folder, and its notebooks as HTML.
+
+    Tables come with the captions they were saved with, the paper's table first. All text is escaped.
+    Study and data are those of the run (its ``study.toml`` and ``run.json``) unless given.
+
+    Returns
+    -------
+    Path of ``index.html``.
+    """
+    run = Path(run)
+    study, data = study or _study(run), data or _data(run)
+    stamp = stamp_text(data)
+    tables = [_table(path) for path in sorted((run / "tables").glob("*.csv"), key=_rank)]
+    shown = [t for t in tables if t["rows"] <= LONGEST_SHOWN]
+    by_name = {t["name"]: t for t in shown}
+    page = template("index.html").render(
+        heading=f"{stamp + ': ' if stamp else ''}{study.title}",
+        data=data,
+        stamp=f"{stamp}. " if stamp else "",
+        title=study.title,
+        question=study.question,
+        citation=study.citation,
+        numbers=_numbers(run, study),
+        main_tables=[by_name[name] for name in MAIN_TABLES if name in by_name],
+        claims=_claims(run),
+        figures=[_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)],
+        other_tables=[t for t in shown if t["name"] not in MAIN_TABLES],
+        linked_tables=[t for t in tables if t["rows"] > LONGEST_SHOWN],
+        notebooks=[_notebook(path, data) for path in sorted((run / "notebooks").glob("*.ipynb"))],
+        files=[name for name in FILES if (run / name).exists()],
+        provenance=_provenance(run),
+    )
+    storage.write_text(run / "index.html", page)
+    return run / "index.html"
+
+
+def _data(run: Path) -> str:
+    path = run / "run.json"
+    if not path.exists():
+        raise InputError(f"{run}: not a finished run folder (no run.json in it)")
+    return storage.read_json(path)["data"]
+
+
+def _study(run: Path) -> Study:
+    if not (run / "study.toml").exists():
+        raise InputError(f"{run}: not a finished run folder (no study.toml in it)")
+    return config._parse_study(run / "study.toml")
+
+
+def _rank(path: Path) -> tuple[int, str]:
+    name = path.stem
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    text, caption = read_text_table(path), read_caption(path.with_suffix(".html"))
+    sentence = caption.removeprefix("SIMULATED DATA. ").split(". ")[0].rstrip(".")
+    title = sentence if 0 < len(sentence) <= 90 else path.stem.replace("_", " ")
+    return {"name": path.stem, "title": title, "rows": len(text), "html": html_table(text, caption)}
+
+
+def _figure(path: Path) -> dict[str, Any]:
+    caption, width, height = read_description(path)
+    return {
+        "name": path.stem, "caption": caption, "width": width // 2 * 4 // 3, "height": height // 2 * 4 // 3,
+        "svg": path.with_suffix(".svg").exists(),
+    }  # fmt: skip
+
+
+def _numbers(run: Path, study: Study) -> list[dict[str, str]]:
+    """The counts at the top of the page, from ``tables/split_counts.csv`` if it is there."""
+    path = run / "tables" / "split_counts.csv"
+    if not path.exists():
+        return []
+    rows = read_text_table(path)
+    words = {"all": "patients", "train": "in the training part", "test": "in the test set"}
+    found = []
+    for partition, text in words.items():
+        row = rows[(rows["partition"] == partition) & (rows["fold"] == "all")]
+        if len(row):
+            events = f"{text}, {row['events'].iloc[0]} with {study.outcome_label}"
+            found.append({"value": row["n"].iloc[0], "text": events})
+    return found
+
+
+def _claims(run: Path) -> list[dict[str, str]]:
+    path = run / "claims.csv"
+    if not path.exists():
+        return []
+    rows = read_text_table(path).to_dict("records")
+    for row in rows:
+        sd = f" ± {cell(row['here_sd'])}" if row["here_sd"] else ""
+        row["here"] = cell(row["here"]) + sd
+        row["style"] = "open" if row["verdict"] in _OPEN else row["verdict"]
+    return rows
+
+
+def _provenance(run: Path) -> list[tuple[str, str]]:
+    path = run / "run.json"
+    if not path.exists():
+        return []
+    content = storage.read_json(path)
+    software, machine, settings = content["software"], content["machine"], content["settings"]
+    packages = software["packages"]
+    known = [
+        f"{name} {packages[name]}"
+        for name in ("torch", "monai", "scikit-learn")
+        if name in packages
+    ]
+    return [
+        ("Dataset", f"{content['dataset'].get('name', '')} ({content['data']})"),
+        ("Study file", f"{content['study']['name']}, SHA-256 {content['study']['sha256'][:16]}…"),
+        ("Split", f"SHA-256 {content['split'].get('sha256', 'none')[:16]}…"),
+        ("Profile", str(settings.get("profile", ""))),
+        (
+            "Software",
+            ", ".join(
+                [f"rlvo-repro {software['rlvo-repro']}", f"Python {software['python']}", *known]
+            ),
+        ),
+        ("Commit", software["commit"] or "not a checkout"),
+        (
+            "Machine",
+            f"{machine['system']} {machine['architecture']}, {machine['processors']} processors",
+        ),
+        ("Finished", content["finished"]),
+    ]
+
+
+def _notebook(path: Path, data: str) -> dict[str, str]:
+    title = render_notebook(path, data=data)
+    number = re.match(r"\d+", path.stem)
+    return {"name": path.stem, "title": title, "number": str(int(number.group())) if number else ""}
+
+
+def render_notebook(path: str | Path, *, data: str) -> str:
+    """Write an executed notebook as an HTML page beside it, stamped; returns its first heading.
+
+    Pictures are inside the page, and nothing is loaded from the network (formulas stay as typed).
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    path = Path(path)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise InputError(f"{path}: not a readable notebook ({error})") from error
+    exporter = HTMLExporter(template_name="basic")
+    exporter.embed_images = True
+    body, _ = exporter.from_notebook_node(notebook)
+    from pygments.formatters import HtmlFormatter
+
+    colours = HtmlFormatter(style="default").get_style_defs(".notebook .highlight")
+    title = _heading(notebook) or path.stem
+    page = template("page.html").render(
+        heading=title, data=data,
+        body=f'<p class="note"><a href="../index.html">Report</a></p>\n<style>{colours}</style>\n'
+        f'<div class="notebook">{body}</div>',
+    )  # fmt: skip
+    storage.write_text(path.with_suffix(".html"), page)
+    return title
+
+
+def _heading(notebook: Any) -> str:
+    for item in notebook.cells:
+        if item.cell_type == "markdown":
+            found = re.search(r"^#\s+(.+)$", item.source, re.M)
+            if found:
+                return found.group(1).strip()
+    return ""
