@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -226,6 +227,20 @@ def test_the_same_content_touched_or_moved_is_found_again(tmp_path, settings):
     root.rename(tmp_path / "moved")
     after = preprocess.prepare(dataset(tmp_path / "moved", {"sub-0001": "left"}), settings)
     assert after.fingerprint == before.fingerprint
+
+
+def test_two_at_once_do_not_make_the_same_thing_twice(folder, settings, monkeypatch):
+    data, made, real = dataset(folder, SIDES), [], preprocess._make_one
+
+    def counted(task, where):
+        made.append(task.participant_id)
+        real(task, where)
+
+    monkeypatch.setattr(preprocess, "_make_one", counted)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: preprocess.prepare(data, settings), range(2))
+    assert sorted(made) == sorted(SIDES)
+    assert one.fingerprint == two.fingerprint
 
 
 def test_a_tensor_cut_off_in_writing_is_made_again(folder, settings, monkeypatch):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from phantoms import CTA, arteries, cta_hu, head_hu, pose
+from phantoms import CTA, NCCT, arteries, cta_hu, head_hu, pose
 
 from rlvo_lib import vessels
+from rlvo_lib.head import head_frame
 
 
 def dice(a, b):
@@ -43,6 +44,18 @@ def test_a_sinus_at_the_back_of_the_skull_is_left_out():
     found = vessels.segment(np.where(sinus, 250, hu).astype(np.float32), affine)
     assert (found & sinus).sum() < 0.05 * sinus.sum()
     assert dice(found, truth >= 0.5) > 0.8
+
+
+def test_a_straight_sinus_in_the_midline_is_left_out():
+    hu, affine, truth = cta_hu()
+    x, y, z = (np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(hu.shape))
+    sinus = (np.abs(x) < 3)[:, None, None] & (y < -35)[:, None] & (np.abs(z + 75) < 3)
+    sinus &= hu < 100  # inside the skull
+    late = np.where(sinus, 200, hu).astype(np.float32)
+    frame = head_frame(head_hu(*NCCT), NCCT[1])
+    found = vessels.segment(late, affine, frame)
+    assert (found & sinus).sum() < 0.05 * sinus.sum()
+    assert dice(found, truth >= 0.5) > 0.85
 
 
 def test_without_contrast_or_head_the_mask_is_empty():
