@@ -96,10 +96,16 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     kind, claimed = _check_header(path)
     try:
         image = kind.from_bytes(_unpacked(path, claimed))
+        if image.get_data_dtype().kind not in "iuf":
+            raise InputError(
+                f"{path}: holds colours or complex numbers; one number a voxel allowed"
+            )
         array = np.asarray(image.dataobj, dtype=np.float32)
         affine = np.array(image.affine, dtype=np.float64)
     except nib.spatialimages.HeaderDataError as error:
         raise InputError(f"{path}: is not a readable NIfTI file ({error})") from error
+    except InputError:
+        raise
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is damaged or truncated ({reason})") from error

@@ -385,17 +385,26 @@ def _make_one(task: Task, folder: Path) -> None:
     storage.write_json(folder / "record.json", record)
 
 
+MEASURED = (
+    "vessel_volume_ml", "core_ml", "tmax4_ml", "tmax6_ml", "tmax10_ml", "mismatch_ratio", "hir",
+    "cbv_index",
+)  # fmt: skip
+
+
 def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
+    covered = [f"coverage_{c}" for r in records.values() for c in r["channels"]]
     rows = {
         p: {
             "key": r["key"],
             "available": tuple(r["channels"]),
             "side": r["side"],
             "flags": "; ".join(r["flags"]),
+            "tmax_side": "",
         }
-        | r["qc"]
+        | dict.fromkeys((*MEASURED, *covered), np.nan)
+        | {name: value for name, value in r["qc"].items() if value is not None}
         for p, r in records.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")

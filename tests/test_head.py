@@ -56,6 +56,28 @@ def test_a_head_cut_at_the_top_and_a_pose_from_a_slab_are_flagged():
     assert "pose taken from the cta, no ncct" in frame.flags
 
 
+def test_the_cut_faces_of_a_slab_do_not_turn_its_pose():
+    true = pose(dx=4, yaw=-4, roll=6)
+    frame = head_frame(head_hu(*CTA, true), CTA[1], "cta")
+    assert np.degrees(np.arccos(frame.affine[:3, 0] @ true[:3, 0])) < 1.5
+
+
+def test_the_vertex_of_a_head_cut_at_the_top_is_extrapolated():
+    shape, affine = NCCT
+    whole = head_frame(head_hu(shape, affine), affine)
+    cut = head_frame(
+        head_hu((*shape[:2], 28), affine), affine
+    )  # the last slice 15 mm under the top
+    assert abs(cut.affine[2, 3] - whole.affine[2, 3]) < 5
+    assert cut.flags == ("the top of the head is outside the ncct",)
+
+
+def test_a_few_slices_still_give_a_frame():
+    shape, affine = NCCT
+    frame = head_frame(head_hu((*shape[:2], 2), affine), affine)
+    np.testing.assert_allclose(frame.affine[:3, :3], np.eye(3), atol=0.2)
+
+
 def test_a_perfusion_map_gives_a_midline_where_there_is_no_ct():
     true = pose(dx=5, yaw=4)
     frame = head_frame(perfusion_maps("left", true)["cbf"], PERF[1], "cbf")

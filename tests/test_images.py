@@ -131,6 +131,13 @@ def test_a_missing_file_a_text_file_and_a_cut_off_file_are_refused(tmp_path):
         images.load_nifti(path)
 
 
+def test_a_colour_picture_is_refused(tmp_path):
+    colours = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colours, AFFINE), tmp_path / "tmax.nii.gz")
+    with pytest.raises(InputError, match=r"tmax.nii.gz: holds colours"):
+        images.load_nifti(tmp_path / "tmax.nii.gz")
+
+
 def test_a_flipped_bit_is_found_by_the_checksum(tmp_path):
     noise = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
     path = images.save_nifti(tmp_path / "a.nii.gz", noise, AFFINE)
