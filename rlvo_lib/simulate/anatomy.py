@@ -55,7 +55,7 @@ class Pose:
         """A head a few degrees and millimetres off centre, its size varying by some 4 %."""
         angles = np.deg2rad(np.clip(rng.normal(0, 3, 3), -9, 9))
         size = 1 + np.clip(rng.normal(0.012 if male else -0.012, 0.022, 3), -0.06, 0.06)
-        shift = np.clip(rng.normal(0, 5, 3), -12, 12)
+        shift = np.clip(rng.normal(0, 5, 3), -10, [10, 10, 8])
         return cls(_rotation(angles), size, shift)
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
@@ -204,10 +204,10 @@ def _tube(x, y, z, points, radii) -> np.ndarray:
 
 def _depth(x, y, z) -> np.ndarray:
     """Depth below the skin: a rounded box-like vault that narrows slowly towards the neck."""
-    half = np.where(z > 8, 84.0, 150.0)
-    width = 76 + 2.5 * np.tanh((-(y + 17)) / 40)  # wider at the parietal bones than the forehead
-    p = 2.35
-    rho = (np.abs(x / width) ** p + np.abs((y + 17) / 97) ** p + np.abs((z - 8) / half) ** p) ** (
+    half = np.where(z > 8, 79.0, 140.0)
+    width = 73 + 2.5 * np.tanh((-(y + 17)) / 40)  # wider at the parietal bones than the forehead
+    p = 2.15
+    rho = (np.abs(x / width) ** p + np.abs((y + 17) / 93) ** p + np.abs((z - 8) / half) ** p) ** (
         1 / p
     )
     gradient = np.gradient(rho, ATLAS_STEP_MM)

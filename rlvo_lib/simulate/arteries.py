@@ -21,20 +21,20 @@ ICA = [
     (12, 7, -26), (12, 10, -21), (12, 5, -17.5), (13, 2, -15),
 ]  # fmt: skip
 BIFURCATION = np.array([37.0, 3.0, -14.5])
-M2_SUPERIOR = [(40, 8, -7), (41, 11, 4), (41.5, 10, 14), (50, 8, 19), (60, 5, 27), (62, 0, 42)]
+M2_SUPERIOR = [(40, 8, -7), (41, 11, 4), (41.5, 10, 14), (47, 8, 19), (53, 4, 26), (53, 0, 37)]
 M2_INFERIOR = [
     (41, -3, -9),
     (41.5, -14, 1),
     (42, -24, 10),
-    (52, -34, 17),
-    (61, -44, 22),
-    (58, -54, 34),
+    (48, -33, 16),
+    (54, -42, 21),
+    (52, -50, 31),
 ]
 MCA_BRANCHES = {
-    "frontal": ("M2_superior", 0.30, [(42, 20, 6), (50, 30, 10), (55, 36, 20), (50, 40, 32)]),
-    "rolandic": ("M2_superior", 0.42, [(43, 0, 16), (54, -6, 18), (65, -8, 30), (62, -12, 46)]),
-    "temporal": ("M2_inferior", 0.18, [(46, -12, -8), (58, -18, -12), (64, -32, -6)]),
-    "angular": ("M2_inferior", 0.48, [(48, -32, 4), (60, -46, 2), (58, -62, 10), (50, -72, 20)]),
+    "frontal": ("M2_superior", 0.30, [(41, 19, 6), (45, 27, 10), (47, 31, 19), (44, 32, 29)]),
+    "rolandic": ("M2_superior", 0.42, [(43, 0, 16), (50, -6, 18), (56, -9, 27), (54, -12, 38)]),
+    "temporal": ("M2_inferior", 0.18, [(45, -12, -8), (53, -18, -11), (57, -30, -6)]),
+    "angular": ("M2_inferior", 0.48, [(47, -32, 4), (55, -44, 3), (53, -57, 10), (47, -67, 19)]),
 }
 A1 = [(10, 6, -13), (5, 10, -12), (2.5, 13, -11)]
 A2 = [(2.5, 22, -8), (2.5, 34, 3), (2.5, 37, 16), (2.5, 28, 31), (2.5, 8, 40), (2.5, -20, 42)]
@@ -42,23 +42,23 @@ BASILAR = [(0, -27, -62), (0, -22, -48), (0, -17, -34), (0, -16, -22), (0, -17, 
 P1 = [(6, -17, -15), (11, -16, -14)]
 P2 = [(17, -22, -11), (19, -33, -6), (16, -48, -1), (13, -66, 2), (12, -84, 4)]
 SAGITTAL_SINUS = [
-    (0, 60, 32),
-    (0, 42, 60),
-    (0, 15, 74),
-    (0, -22, 76),
-    (0, -60, 63),
-    (0, -88, 34),
-    (0, -97, 6),
+    (0, 56, 30),
+    (0, 40, 55),
+    (0, 15, 69),
+    (0, -22, 71),
+    (0, -57, 59),
+    (0, -84, 32),
+    (0, -93, 6),
 ]
 TRANSVERSE_SINUS = [
-    (0, -96, 2),
-    (30, -89, -6),
-    (55, -63, -14),
-    (60, -46, -22),
-    (52, -42, -38),
-    (42, -42, -56),
+    (0, -92, 2),
+    (28, -85, -6),
+    (50, -62, -14),
+    (56, -46, -22),
+    (50, -42, -36),
+    (41, -42, -54),
 ]
-STRAIGHT_SINUS = [(0, -32, 9), (0, -50, 11), (0, -72, 8), (0, -94, 4)]
+STRAIGHT_SINUS = [(0, -32, 9), (0, -50, 11), (0, -72, 8), (0, -91, 4)]
 
 
 @dataclass
@@ -183,7 +183,7 @@ def _carotid_side(tree, side, mirror, scale, excess, rng) -> None:
             15.0,
             0.8,
         )
-    early = np.vstack([at("M1", 0.55), [(31, 8, -20), (38, 14, -25), (48, 10, -28), (56, 2, -26)]])
+    early = np.vstack([at("M1", 0.55), [(31, 8, -20), (38, 14, -25), (46, 10, -27), (52, 2, -25)]])
     add("anterior_temporal", early, (0.7, 0.5), 0.1, 15.0, 0.8)
     slim = 0.55 if rng.random() < 0.10 else 1.0
     add("A1", np.vstack([end, A1]), (1.15 * slim, 1.1 * slim), 0.3 * excess, 16.0, 0.95)
@@ -246,7 +246,7 @@ def occlude(tree: dict[str, Tube], patient: dict, rng: np.random.Generator) -> d
         start = max(1.0, first.length - before) if site != "M2" else rng.uniform(0.8, 3.0)
         stop = start + length
     _dim_beyond(tree, patient, side, site, trunk, truncal, rng)
-    _stagnate(first, site, start, rng)
+    _stagnate(first, site, start, patient["collateral"], rng)
     end = _lay_clot(tree, path, start, stop)
     if truncal:
         before = np.clip((start - first.arc) / 5.0, 0, 1)
@@ -289,9 +289,14 @@ def _reach_into_neighbours(tree, patient, side, site, trunk, start, length) -> N
         tube.clot[tube.arc <= min(5.0, 0.25 * length)] = 1.0
 
 
+def _quality(collateral: float) -> float:
+    """Share of full contrast that collaterals can bring, 0..1."""
+    return float(1 / (1 + np.exp(0.1 - collateral)))
+
+
 def _dim_beyond(tree, patient, side, site, trunk, truncal, rng) -> None:
     """Branches beyond the clot fill through collaterals: better with good ones, from far to near."""
-    quality = 1 / (1 + np.exp(-(1.0 * patient["collateral"] - 0.1)))
+    quality = _quality(patient["collateral"])
     children = [f"{n}_{side}" for n, (parent, *_) in MCA_BRANCHES.items() if parent == trunk]
     names = [f"{trunk}_{side}", *children] if site == "M2" else distal_to_m1(side)
     for name in names:
@@ -311,10 +316,13 @@ def _dim_beyond(tree, patient, side, site, trunk, truncal, rng) -> None:
         tree[f"anterior_temporal_{side}"].fill *= 0.5
 
 
-def _stagnate(tube: Tube, site: str, start: float, rng: np.random.Generator) -> None:
+def _stagnate(
+    tube: Tube, site: str, start: float, collateral: float, rng: np.random.Generator
+) -> None:
     """Contrast before the clot is full; beyond it within the same vessel only what collaterals bring."""
     beyond = tube.arc > start
-    tube.fill = np.where(beyond, tube.fill * (0.3 if site != "M2" else 1.0), tube.fill)
+    back = 1.0 if site == "M2" else 0.3 + 0.45 * _quality(collateral)
+    tube.fill = np.where(beyond, tube.fill * back, tube.fill)
     if site == "ICA":
         standing = rng.uniform(0.35, 0.95)  # a standing column looks like a cervical occlusion
         tube.fill = tube.fill * np.where(beyond, 1.0, standing)

@@ -9,8 +9,10 @@ for a finished one.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -135,41 +137,32 @@ def _write_patients(out: Path, latents: pd.DataFrame, seed: int, workers: int, l
     rows = latents.to_dict("records")
     tasks = [(i, row) for i, row in enumerate(rows) if not _truth(out, row).exists()]
     work = partial(_write_patient, out, seed)
-    done = map(work, tasks)
     if workers == 1 or len(tasks) < 2:
-        for _ in track(done, total=len(tasks), label=label):
+        for _ in track(map(work, tasks), total=len(tasks), label=label):
             pass
         return
     with _pool(min(workers, len(tasks))) as pool:
-        for _ in track(
-            pool.imap_unordered(work, tasks, chunksize=2), total=len(tasks), label=label
-        ):
-            pass
+        futures = [pool.submit(work, task) for task in tasks]
+        for future in track(as_completed(futures), total=len(tasks), label=label):
+            future.result()
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator:
-    """A pool of fresh processes, each with one thread for linear algebra."""
-    import multiprocessing
-
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes, each with one thread for linear algebra; what waits is dropped on
+    an error or interruption."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        pool = multiprocessing.get_context("spawn").Pool(workers)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
         yield pool
-        pool.close()
-    except BaseException:
-        pool.terminate()
-        raise
     finally:
-        pool.join()
+        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _truth(out: Path, patient: dict) -> Path:
