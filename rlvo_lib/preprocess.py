@@ -17,18 +17,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlvo_lib import images, perfusion, storage, vessels
+from rlvo_lib import images, perfusion, storage, vessels, workers
 from rlvo_lib.config import InputError, Settings
 from rlvo_lib.head import CT_SCANS, HeadFrame, head_frame
-from rlvo_lib.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -354,27 +351,11 @@ def _keys(tasks: Sequence[Task], folder: Path) -> list[str]:
     return keys
 
 
-def _make(todo: Sequence[tuple[Task, Path]], workers: int) -> None:
-    """Make the missing tensors, in this process or in fresh one-thread processes."""
-    if workers <= 1 or len(todo) < 8:
-        for task, folder in track(todo, label="tensors") if todo else ():
-            _make_one(task, folder)
-        return
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    before = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_make_one, task, folder) for task, folder in todo]
-            try:
-                for job in track(as_completed(jobs), total=len(jobs), label="tensors"):
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+def _make(todo: Sequence[tuple[Task, Path]], processes: int) -> None:
+    """Make the missing tensors; a few are made in this process, a new one costs a second."""
+    if todo:
+        few = len(todo) + 1 if processes == 1 else 8
+        workers.run(_make_one, todo, workers=processes, label="tensors", spawn_from=few)
 
 
 def _make_one(task: Task, folder: Path) -> None:
