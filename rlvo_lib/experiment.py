@@ -8,11 +8,6 @@ interrupted, or is repeated, continues with what is finished.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import cohort, dictionary, preprocess, progress, simulate, storage, validation
+from rlvo_lib import cohort, dictionary, preprocess, simulate, storage, validation, workers
 from rlvo_lib.cohort import Dataset
 from rlvo_lib.config import Arm, InputError, Settings
 from rlvo_lib.dictionary import Dictionary
@@ -155,7 +150,7 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
     eligible = sorted(cohort.included(analysis.frame).index)
     missing = cache.missing(eligible, arm.channels) if arm.channels else {}
     frame = pd.DataFrame({"participant_id": eligible})
-    frame["reason"] = frame["participant_id"].map(missing).fillna("")
+    frame["reason"] = [missing.get(participant, "") for participant in eligible]
     return frame.assign(used=frame["reason"] == "")
 
 
@@ -244,6 +239,9 @@ def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
 
 def run_task(analysis: Analysis, cache: TensorCache | None, task: Task) -> None:
     """Fit one task and write its folder: model, history where there is one, then predictions."""
+    import torch
+
+    torch.set_num_threads(1)  # sums in one order: the same bytes each time
     parts, cases = fold_cases(analysis, cache, task.arm, task.fold)
     if task.arm.kind in ("cnn", "mlp"):
         probability = _run_network(analysis.settings, task, cases)
@@ -328,7 +326,7 @@ def run_arms(
     wanted = list(dict.fromkeys(a for name in arms for a in (*study.arms[name].of, name)))
     tasks = plan(analysis, cache, wanted)
     with storage.lock(analysis.settings.cache / "tasks"):
-        _run_tasks(analysis, cache, [task for task in tasks if not task.done], len(tasks))
+        _run_tasks(analysis, cache, [task for task in tasks if not task.done])
     made = [storage.read_csv(task.folder / "predictions.csv") for task in tasks]
     predictions = pd.concat(made, ignore_index=True)
     for name in arms:
@@ -364,58 +362,20 @@ def histories(tasks: list[Task]) -> pd.DataFrame:
     )
 
 
-def _run_tasks(
-    analysis: Analysis, cache: TensorCache | None, tasks: list[Task], total: int
-) -> None:
-    if not tasks:
-        return
-    begun, finished = time.monotonic(), 0
-    for finished, task in enumerate(_finished(analysis, cache, tasks), start=1):
-        progress.report("training", finished, len(tasks), time.monotonic() - begun, task.title)
-    if finished != len(tasks):
-        raise RuntimeError(f"{len(tasks) - finished} of {total} training tasks did not finish")
+def _run_tasks(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> None:
+    if tasks:
+        workers.run(
+            run_task,
+            [(analysis, cache, task) for task in tasks],
+            workers=analysis.settings.workers,
+            label="training",
+            titles=[task.title for task in tasks],
+        )
 
 
-def _finished(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> Iterator[Task]:
-    """Tasks as they finish, a process a task, as many at once as the settings allow."""
-    import multiprocessing
-
-    workers = min(analysis.settings.workers, len(tasks))
-    with (
-        _one_thread(),
-        ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_limit_threads
-        ) as pool,
-    ):
-        waiting: dict[Future, Task] = {
-            pool.submit(run_task, analysis, cache, task): task for task in tasks
-        }
-        try:
-            for future in as_completed(waiting):
-                future.result()
-                yield waiting[future]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started inside see one thread for OpenMP and BLAS."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-
-
-def _limit_threads() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def fingerprint(analysis: Analysis) -> dict[str, str]:
+    """Name and content of the dataset and split, for the run's provenance."""
+    root = analysis.dataset.root
+    names = ("participants.tsv", "dataset_description.json", "split.csv")
+    files = {name: storage.digest(root / name) for name in names if (root / name).exists()}
+    return {"name": analysis.dataset.name} | files

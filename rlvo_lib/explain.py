@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from rlvo_lib import experiment, images, progress, storage
+from rlvo_lib import experiment, images, progress, storage, workers
 from rlvo_lib.config import InputError
 from rlvo_lib.experiment import Analysis, Task
 from rlvo_lib.preprocess import TensorCache
@@ -35,6 +35,17 @@ SHAP_COLUMNS = [
 OCCLUSION_BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
 
 
+def shap_of_folds(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> pd.DataFrame:
+    """`shap_values` of several fold models, one after the other in the frame."""
+    calls = [(analysis, cache, task) for task in tasks]
+    known = all(_shap_path(*call).exists() for call in calls)
+    frames = workers.run(
+        shap_values, calls, workers=analysis.settings.workers, label="SHAP values: folds",
+        spawn_from=len(calls) + 1 if known else 1,
+    )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
 def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
     """SHAP values of the clinical variables of one fold model, for test patients.
 
@@ -47,17 +58,20 @@ def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd
     DataFrame with `SHAP_COLUMNS`; one row a patient and variable. ``value`` is the table's code or
     quantity, NaN where missing.
     """
-    folder = analysis.settings.cache / "explanations"
+    path = _shap_path(analysis, cache, task)
+    with storage.lock(path):
+        if not path.exists():
+            storage.write_csv(path, _compute_shap(analysis, cache, task))
+    return storage.read_csv(path)
+
+
+def _shap_path(analysis: Analysis, cache: TensorCache | None, task: Task) -> Path:
     key = storage.key(
-        str(task.folder.name), _chosen(analysis, "explained_patients", task.arm, cache),
+        task.folder.name, _chosen(analysis, "explained_patients", task.arm, cache),
         analysis.settings.subset("shap_background", "seed"), storage.code_key("explain"),
     )  # fmt: skip
-    path = folder / f"shap-{task.arm.name}-{task.fold}-{key}.csv"
-    if not path.exists():
-        with storage.lock(path):
-            if not path.exists():
-                storage.write_csv(path, _compute_shap(analysis, cache, task))
-    return storage.read_csv(path)
+    folder = analysis.settings.cache / "explanations"
+    return folder / f"shap-{task.arm.name}-{task.fold}-{key}.csv"
 
 
 def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
@@ -73,7 +87,7 @@ def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> 
     background = sorted(rng.choice(pool, min(len(pool), analysis.settings.shap_background), False))
     masker = shap.maskers.Independent(model.players(background), max_samples=len(background))
     rows = []
-    for participant in progress.track(chosen, label=f"SHAP, {task.arm.name}, fold {task.fold}"):
+    for participant in chosen:
         features = model.image_features(participant)
 
         def logit(players: np.ndarray, features: Tensor | None = features) -> np.ndarray:

@@ -145,25 +145,45 @@ def refresh(path: Path) -> None:
 
 
 @contextmanager
+def _quiet_kernels() -> Iterator[None]:
+    """Kernels started inside do not warn that they speak over a local port."""
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "profile_default"
+        profile.mkdir()
+        (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
+        with _environment("IPYTHONDIR", folder):
+            yield
+
+
+@contextmanager
 def _followed(title: str) -> Iterator[None]:
     """Show on the error stream what the stages report while the block runs."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "progress.jsonl"
         path.touch()
-        before = os.environ.get("RLVO_PROGRESS")
-        os.environ["RLVO_PROGRESS"] = str(path)
         stop = threading.Event()
         follower = threading.Thread(target=_follow, args=(path, title, stop), daemon=True)
         follower.start()
         try:
-            yield
+            with _environment("RLVO_PROGRESS", str(path)):
+                yield
         finally:
             stop.set()
             follower.join()
-            if before is None:
-                os.environ.pop("RLVO_PROGRESS")
-            else:
-                os.environ["RLVO_PROGRESS"] = before
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable that is set inside the block, and as it was after it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = before
 
 
 def _follow(path: Path, title: str, stop: threading.Event) -> None:

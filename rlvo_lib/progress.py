@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], *, total: int | None = None, label: str = "") -> Iterator[Item]:
+def track(
+    items: Iterable[Item],
+    *,
+    total: int | None = None,
+    label: str = "",
+    describe: Callable[[Item], str] = lambda item: "",
+) -> Iterator[Item]:
     """Yield ``items`` unchanged while showing how many of ``total`` are done and the time left.
+
+    ``describe`` says in words which item was just finished.
 
     >>> list(track([1, 2, 3], label="patients"))
     [1, 2, 3]
@@ -29,7 +37,7 @@ def track(items: Iterable[Item], *, total: int | None = None, label: str = "") -
     disable = True if os.environ.get("RLVO_PROGRESS") else None
     for done, item in enumerate(tqdm(items, total=total, desc=label, disable=disable), start=1):
         yield item
-        report(label, done, total, time.monotonic() - begun)
+        report(label, done, total, time.monotonic() - begun, describe(item))
 
 
 def report(label: str, done: int, total: int | None, elapsed_s: float, detail: str = "") -> None:

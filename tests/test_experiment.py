@@ -1,0 +1,170 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlvo_lib import cohort, experiment, storage
+from rlvo_lib.config import Arm, InputError
+
+QUICK = ["clinical_logistic", "vessels", "daft"]
+
+
+@pytest.fixture(scope="module")
+def predictions(analysis, tensors):
+    return experiment.run_arms(analysis, tensors, QUICK)
+
+
+def test_fold_parts_are_disjoint_and_the_test_set_is_in_none_of_them(analysis):
+    parts = {fold: analysis.fold_parts(fold) for fold in range(1, 5)}
+    for fold in parts.values():
+        members = [p for name in fold for p in fold[name]]
+        assert len(members) == len(set(members)) == len(analysis.y)
+        assert analysis.y[fold["inner"]].sum() >= 1 or analysis.y[fold["train"]].sum() >= 2
+    assert len({tuple(fold["test"]) for fold in parts.values()}) == 1
+    held_out = [p for fold in parts.values() for p in fold["held_out"]]
+    assert sorted(held_out + parts[1]["test"]) == sorted(analysis.y.index)
+
+
+def test_each_training_patient_is_scored_once_and_each_test_patient_by_each_fold(
+    analysis, predictions
+):
+    n_test = (analysis.split["partition"] == "test").sum()
+    for _, rows in predictions.groupby("arm"):
+        out_of_fold = rows[rows["partition"] == "out-of-fold"]
+        assert out_of_fold["participant_id"].is_unique
+        assert len(out_of_fold) == len(analysis.y) - n_test
+        assert (rows[rows["partition"] == "test"].groupby("fold").size() == n_test).all()
+    assert predictions["probability"].between(0, 1).all()
+    truth = predictions.set_index("participant_id")["y_true"]
+    assert (truth == analysis.y[truth.index]).all()
+
+
+def test_finished_tasks_are_found_again_and_give_the_same_bytes(analysis, tensors, predictions):
+    tasks = experiment.plan(analysis, tensors, QUICK)
+    assert len(tasks) == 12 and all(task.done for task in tasks)
+    before = {t.folder: (t.folder / "predictions.csv").stat().st_mtime_ns for t in tasks}
+    again = experiment.run_arms(analysis, tensors, QUICK)
+    assert again.to_csv() == predictions.to_csv()
+    assert before == {t.folder: (t.folder / "predictions.csv").stat().st_mtime_ns for t in tasks}
+
+
+def test_bytes_do_not_depend_on_workers_or_on_what_was_finished_before(
+    analysis, tensors, predictions, tmp_path
+):
+    settings = dataclasses.replace(analysis.settings, cache=tmp_path, workers=2)
+    elsewhere = dataclasses.replace(analysis, settings=settings)
+    tasks = experiment.plan(elsewhere, tensors, ["daft"])
+    experiment.run_task(elsewhere, tensors, tasks[2])  # as if the run had been killed after one
+    made = experiment.run_arms(elsewhere, tensors, ["daft"])
+    wanted = predictions[predictions["arm"] == "daft"].reset_index(drop=True)
+    assert made.to_csv() == wanted.to_csv()
+
+
+def test_a_half_written_task_is_not_trusted(analysis, tensors, predictions):
+    task = experiment.plan(analysis, tensors, ["vessels"])[0]
+    content = (task.folder / "predictions.csv").read_bytes()
+    (task.folder / "predictions.csv").unlink()
+    assert not task.done
+    experiment.run_arms(analysis, tensors, ["vessels"])
+    assert (task.folder / "predictions.csv").read_bytes() == content
+
+
+def test_a_change_of_inputs_changes_the_task(analysis, tensors):
+    folder = experiment.plan(analysis, tensors, ["daft"])[0].folder
+
+    def changed(**change):
+        return experiment.plan(dataclasses.replace(analysis, **change), tensors, ["daft"])[0].folder
+
+    settings = dataclasses.replace(analysis.settings, learning_rate=1e-4)
+    assert changed(settings=settings) != folder
+    table = analysis.dataset.table.copy()
+    table.iloc[0, table.columns.get_loc("age")] += 1
+    assert changed(dataset=dataclasses.replace(analysis.dataset, table=table)) != folder
+    table = analysis.dataset.table.copy()
+    table.iloc[0, table.columns.get_loc("n_passes")] += 1  # no predictor: changes nothing
+    assert changed(dataset=dataclasses.replace(analysis.dataset, table=table)) == folder
+
+
+def test_the_test_set_changes_no_model(analysis, tensors):
+    """Other outcomes and predictors in the test set leave the out-of-fold predictions as they are."""
+    arm = analysis.settings.study.arms["clinical_logistic"]
+    test = list(analysis.split.query("partition == 'test'")["participant_id"])
+    table = analysis.dataset.table.copy()
+    table.loc[test, "age"] = 1000.0
+    other = dataclasses.replace(
+        analysis, dataset=dataclasses.replace(analysis.dataset, table=table)
+    )
+    for fold in (1, 2):
+        _, a = experiment.fold_cases(analysis, None, arm, fold)
+        _, b = experiment.fold_cases(other, None, arm, fold)
+        for part in ("train", "inner", "held_out"):
+            np.testing.assert_array_equal(a[part].tabular, b[part].tabular)
+        assert (a["test"].tabular != b["test"].tabular).any()
+
+
+def test_mean_arm_averages_patient_by_patient():
+    rows = [("sub-1", "test", arm, 0, 1, 1, p) for arm, p in (("a", 0.2), ("b", 0.6), ("c", 0.9))]
+    rows += [("sub-2", "test", "a", 0, 1, 0, 0.5)]  # whom b did not score
+    predictions = pd.DataFrame(rows, columns=experiment.PREDICTION_COLUMNS)
+    late = experiment.average_arms(predictions, Arm("late", "", "mean", of=("a", "b")))
+    assert late["participant_id"].tolist() == ["sub-1"]
+    assert late["probability"].tolist() == pytest.approx([0.4])
+
+
+def test_a_patient_without_a_channel_leaves_the_arms_that_need_it(analysis, tensors):
+    patient = analysis.y.index[0]
+    records = dict(tensors.records)
+    without = [c for c in records[patient]["channels"] if c != "cta"]
+    records[patient] = records[patient] | {"channels": without, "reasons": {"cta": "no cta"}}
+    fewer = dataclasses.replace(tensors, records=records)
+    arms = analysis.settings.study.arms
+    assert experiment.arm_patients(analysis, fewer, arms["ncct"])["used"].all()
+    used = experiment.arm_patients(analysis, fewer, arms["cta"]).set_index("participant_id")
+    assert (used.loc[patient, "used"], used.loc[patient, "reason"]) == (False, "no cta")
+    assert used["used"].sum() == len(used) - 1
+
+
+def test_leaking_arms_and_unknown_arms_are_refused(analysis, tensors):
+    study = analysis.settings.study
+    leaky = dataclasses.replace(study, predictors=study.predictors | {"clinical": ("age", "n_passes")})
+    settings = dataclasses.replace(analysis.settings, study=leaky)
+    with pytest.raises(InputError, match="column 'n_passes' cannot be a predictor"):
+        experiment.run_arms(dataclasses.replace(analysis, settings=settings), None, ["clinical_mlp"])
+    with pytest.raises(InputError, match="arm 'magic' is not in the study; allowed: clinical_logistic"):
+        experiment.run_arms(analysis, tensors, ["magic"])
+
+
+def test_table_only_dataset_runs_the_clinical_arms(raw, write_dataset, other_run):
+    large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(6)])
+    large.index.name = "participant_id"
+    settings = dataclasses.replace(other_run, data=write_dataset(large))
+    analysis = experiment.open_analysis(settings)
+    assert (settings.out / "cohort.csv").exists()
+    predictions = experiment.run_arms(analysis, None, ["clinical_logistic"])
+    assert set(predictions["arm"]) == {"clinical_logistic"}
+
+
+def test_an_invalid_dataset_stops_before_anything_is_written(raw, write_dataset, other_run):
+    raw.loc["sub-00", "age"] = "old"
+    settings = dataclasses.replace(other_run, data=write_dataset(raw))
+    with pytest.raises(InputError, match="patient 'sub-00', age"):
+        experiment.open_analysis(settings)
+    assert not settings.out.exists()
+
+
+def test_stored_models_load_and_missing_ones_are_named(analysis, tensors, predictions, tmp_path):
+    task = experiment.plan(analysis, tensors, ["daft"])[0]
+    _, encoder = experiment.fold_encoder(analysis, tensors, task.arm, task.fold)
+    network = experiment.load_network(analysis, task, len(encoder.names))
+    assert not network.training
+    absent = dataclasses.replace(task, folder=tmp_path)
+    with pytest.raises(InputError, match="arm 'daft', fold 1: no stored model"):
+        experiment.load_network(analysis, absent, len(encoder.names))
+
+
+def test_cohort_and_split_are_in_the_run_folder(analysis):
+    frame = cohort.read_frame(analysis.settings.out)
+    assert frame.equals(analysis.frame)
+    split = storage.read_csv(analysis.settings.out / "split.csv", dtype={"fold": str})
+    assert len(split) == 40
