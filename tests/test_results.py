@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from made_run import ARMS, make_predictions
 from sklearn import metrics as sk
 
 from rlvo_lib import results
@@ -20,7 +21,6 @@ PUBLISHED = {
     | {"f1": 0.19, "f1_sd": 0.05},
     "daft": {"label": "Multimodal model", "auc": 0.70, "auc_sd": 0.02, "f1": 0.39, "f1_sd": 0.02},
 }
-ARMS = {"clinical_logistic": 1.0, "ncct": 0.2, "imaging": 0.1, "concat": 0.8, "daft": 1.2}
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +43,6 @@ def study():
         | {"source": {"op": "minus", "of": [0.19, {"op": "flag_everyone_f1", "of": [16, 118]}]}},
     )  # fmt: skip
     return dataclasses.replace(load_study("rlvo"), published=PUBLISHED, claims=claims)
-
-
-def make_predictions(seeds=(0,), n_train=120, n_test=60, folds=4, test=True):
-    """Binormal scores of each arm: an easy world in which more signal means a higher AUC."""
-    rng = np.random.default_rng(5)
-    y = pd.Series(
-        np.tile([1, 0, 0, 0], (n_train + n_test) // 4),
-        index=[f"sub-{i:04d}" for i in range(n_train + n_test)],
-    )
-    train, held_out = y.index[:n_train], y.index[n_train:]
-    rows = []
-    for arm, signal in ARMS.items():
-        base = rng.normal(size=len(y)) + signal * y
-        for seed in seeds:
-            for fold in range(1, folds + 1):
-                noisy = 1 / (1 + np.exp(1.2 - (base + 0.3 * rng.normal(size=len(y)))))
-                mine = train[fold - 1 :: folds]
-                parts = [("out-of-fold", mine)] + ([("test", held_out)] if test else [])
-                for partition, ids in parts:
-                    frame = pd.DataFrame(
-                        {"participant_id": ids, "partition": partition, "arm": arm}
-                    )
-                    frame = frame.assign(seed=seed, fold=fold, y_true=y[ids].to_numpy())
-                    rows.append(frame.assign(probability=noisy[ids].to_numpy()))
-    return pd.concat(rows, ignore_index=True)
 
 
 @pytest.fixture(scope="module")

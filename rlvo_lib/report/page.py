@@ -126,8 +126,10 @@ def _claims(run: Path) -> list[dict[str, str]]:
     rows = read_text_table(path).to_dict("records")
     for row in rows:
         sd = f" ± {cell(row['here_sd'])}" if row["here_sd"] else ""
-        row["here"] = cell(row["here"]) + sd
-        row["style"] = "open" if row["verdict"] in _OPEN else row["verdict"]
+        row["here"] = cell(row["here"].removesuffix(".0")) + sd
+        simulated_size = row["kind"] == "count" and row["data"] == "simulated"
+        is_open = row["verdict"] in _OPEN or (simulated_size and row["verdict"] == "inconsistent")
+        row["style"] = "open" if is_open else row["verdict"]
     return rows
 
 

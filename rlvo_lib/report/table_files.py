@@ -17,6 +17,7 @@ from rlvo_lib.config import InputError
 
 SIMULATED = "SIMULATED DATA"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+_SHORT = re.compile(r"[-–\d.,;:±/%() \[\]]+")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     c: f"\\{c}" for c in "&%$#_{}"
 }
@@ -94,6 +95,13 @@ def cell(text: str) -> str:
     return f"{number:.2g}" if 0 < abs(number) < 5e-4 else f"{number:.3f}"
 
 
+def _class(column: pd.Series) -> str:
+    """The HTML class of a column: numbers to the right, short figures such as ``0.7 ± 0.1`` unbroken."""
+    if _is_number(column):
+        return ' class="number"'
+    return ' class="short"' if all(_SHORT.fullmatch(text) for text in column if text) else ""
+
+
 def _is_number(column: pd.Series) -> bool:
     filled = column[column != ""]
     return len(filled) > 0 and all(_NUMBER.fullmatch(text) for text in filled)
@@ -102,7 +110,7 @@ def _is_number(column: pd.Series) -> bool:
 def html_table(text: pd.DataFrame, caption: str) -> str:
     """An HTML table of a CSV's text, everything escaped; the column ``data`` is left to the caption."""
     text = text.drop(columns="data", errors="ignore")
-    classes = [' class="number"' if _is_number(text[c]) else "" for c in text]
+    classes = [_class(text[c]) for c in text]
     head = "".join(
         f"<th{k}>{html.escape(str(c)).replace('_', ' ')}</th>"
         for c, k in zip(text, classes, strict=True)

@@ -1,0 +1,110 @@
+"""A finished run folder made by hand from binormal scores: no scan, no training, no torch."""
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib import dictionary, figures, report, results, storage, verify
+
+ARMS = {"clinical_logistic": 1.0, "ncct": 0.2, "imaging": 0.1, "concat": 0.8, "daft": 1.2}
+
+
+def make_predictions(seeds=(0,), n_train=120, n_test=60, folds=4, test=True):
+    """Binormal scores of each arm: an easy world in which more signal means a higher AUC."""
+    rng = np.random.default_rng(5)
+    y = pd.Series(
+        np.tile([1, 0, 0, 0], (n_train + n_test) // 4),
+        index=[f"sub-{i:04d}" for i in range(n_train + n_test)],
+    )
+    train, held_out = y.index[:n_train], y.index[n_train:]
+    rows = []
+    for arm, signal in ARMS.items():
+        base = rng.normal(size=len(y)) + signal * y
+        for seed in seeds:
+            for fold in range(1, folds + 1):
+                noisy = 1 / (1 + np.exp(1.2 - (base + 0.3 * rng.normal(size=len(y)))))
+                mine = train[fold - 1 :: folds]
+                parts = [("out-of-fold", mine)] + ([("test", held_out)] if test else [])
+                for partition, ids in parts:
+                    frame = pd.DataFrame(
+                        {"participant_id": ids, "partition": partition, "arm": arm}
+                    )
+                    frame = frame.assign(seed=seed, fold=fold, y_true=y[ids].to_numpy())
+                    rows.append(frame.assign(probability=noisy[ids].to_numpy()))
+    return pd.concat(rows, ignore_index=True)
+
+
+def make_run(run, study, *, n_train=48, n_test=24):
+    """Write every small file, table and figure of a run of simulated patients, as the notebooks do."""
+    predictions = make_predictions(n_train=n_train, n_test=n_test)
+    storage.write_csv(run / "predictions.csv", predictions)
+    thresholds = results.choose_thresholds(predictions)
+    storage.write_csv(run / "thresholds.csv", thresholds)
+    _write_cohort(run, study, predictions)
+    rng = np.random.default_rng(0)
+    variables = study.predictors["clinical"][:5]
+    keys = [
+        (f"sub-{i:04d}", "daft", 0, f, v)
+        for i in range(n_train, n_train + 4)
+        for f in (1, 2)
+        for v in variables
+    ]
+    shap = pd.DataFrame(keys, columns=["participant_id", "arm", "seed", "fold", "variable"])
+    shap = shap.assign(value=1.0, shap=rng.normal(size=len(shap)))
+    storage.write_csv(run / "attributions" / "shap.csv", shap)
+    settings = {
+        "bootstrap_resamples": 60,
+        "seed": 2025,
+        "profile": "smoke",
+        "data": "/home/someone/data",
+    }
+    given = {
+        "settings": settings,
+        "study": study,
+        "data": "simulated",
+        "dataset": {"name": "Made by hand"},
+    }
+    report.write_provenance(run, **given)
+    made = verify.Run(run)
+    for name in verify.BUILDERS:
+        caption = f"The {name} <table> & more. Second sentence."
+        report.save_table(run, name, made.table(name), data="simulated", caption=caption)
+    report.save_table(
+        run,
+        "history",
+        pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4]}),
+        data="simulated",
+        caption="Loss",
+    )
+    tables = {name: made.table(name) for name in verify.BUILDERS}
+    storage.write_csv(run / "claims.csv", results.claims(study, tables, data="simulated"))
+    roc = figures.roc_curves(tables["roc_points"], performance=tables["performance"])
+    report.save_figure(run, "roc", roc, data="simulated", caption="ROC curves of <all> arms.")
+    report.write_provenance(run, **given)
+    return run
+
+
+def _write_cohort(run, study, predictions):
+    words = dictionary.load(study.dictionary_path)
+    ids = sorted(predictions["participant_id"].unique())
+    y = predictions.drop_duplicates("participant_id").set_index("participant_id")["y_true"][ids]
+    frame = {"participant_id": ids}
+    for name in (c for group in study.predictors.values() for c in group):
+        field = words[name]
+        low, high = int(field.low or 0), int(field.high or 10)
+        values = (
+            list(field.choices) if field.is_categorical else [str(v) for v in range(low, high + 1)]
+        )
+        frame[name] = [values[(7 * i) % len(values)] for i in range(len(ids))]
+    frame["etici_final"] = np.where(y == 1, "1", "3")
+    frame["final_stenosis_pct"], frame["rescue_type"] = "10", "0"
+    cohort = pd.DataFrame(frame).assign(
+        **{study.outcome: y.astype(str).to_numpy()}, included="1", exclusion=""
+    )
+    cohort.loc[3, "glucose_adm"] = "-99"
+    storage.write_csv(run / "cohort.csv", cohort)
+    fold = predictions.query("arm == 'daft' and partition == 'out-of-fold'")
+    fold = fold.set_index("participant_id")["fold"]
+    split = pd.DataFrame({"participant_id": ids})
+    split["partition"] = ["train" if i in fold.index else "test" for i in ids]
+    split["fold"] = [str(fold.get(i, "")) for i in ids]
+    storage.write_csv(run / "split.csv", split)

@@ -1,0 +1,234 @@
+"""Figures are tested by the data they hold, never by pixels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlvo_lib import figures
+from rlvo_lib.config import InputError
+
+LABELS = {"daft": "DAFT", "imaging": "Imaging"}
+
+
+@pytest.fixture(autouse=True)
+def no_global_state():
+    """No figure is left behind in pyplot, and every warning is an error (pyproject.toml)."""
+    yield
+    assert plt.get_fignums() == []
+
+
+@pytest.fixture
+def performance():
+    return pd.DataFrame({
+        "arm": ["imaging", "daft", "daft"], "metric": ["auc", "auc", "f1"],
+        "mean": [0.5, 0.7, 0.4], "sd": [0.02, 0.03, 0.05],
+        "ensemble": [0.52, 0.72, 0.41], "low": [0.4, 0.6, 0.3], "high": [0.65, 0.8, 0.5],
+    })  # fmt: skip
+
+
+def draw(figure):
+    figure.canvas.draw()
+    return figure
+
+
+def legend_texts(figure):
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()] + figure.legends
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
+
+
+def test_stamp_is_written_once_and_visible():
+    figure = figures.canvas(4, 3)
+    figures.stamp(figure)
+    figures.stamp(figure, "SIMULATED DATA")
+    assert [t.get_text() for t in figure.texts] == ["SIMULATED DATA"]
+    assert figures.stamped(figure) == "SIMULATED DATA"
+    assert figures.stamped(figures.canvas(4, 3)) == ""
+    draw(figure)
+    box = figure.texts[0].get_window_extent()
+    assert box.x0 > 0 and box.x1 < figure.bbox.width and box.y1 <= figure.bbox.height
+    axes = figure.axes[0].get_tightbbox()
+    assert axes.y1 < box.y0  # it covers nothing
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    assert figures.canvas(2, 2)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_roc_curves(performance):
+    points = pd.DataFrame({
+        "arm": ["daft"] * 3 + ["imaging"] * 2, "seed": 0, "fpr": [0, 0.2, 1, 0, 1], "tpr": [0, 0.9, 1, 0, 1],
+    })  # fmt: skip
+    figure = draw(figures.roc_curves(points, performance=performance, labels=LABELS))
+    axis = figure.axes[0]
+    by_label = {line.get_label().split("  ")[0]: line for line in axis.lines}
+    np.testing.assert_array_equal(by_label["DAFT"].get_xydata(), [[0, 0], [0.2, 0.9], [1, 1]])
+    assert by_label["DAFT"].get_label() == "DAFT  0.72 [0.60, 0.80]"
+    np.testing.assert_array_equal(by_label["no skill (0.50)"].get_xydata(), [[0, 0], [1, 1]])
+    only = figures.roc_curves(points, arms=["imaging"])
+    assert [line.get_label() for line in only.axes[0].lines][1:] == ["imaging"]
+
+
+def test_auc_forest_shows_two_uncertainties_and_the_published_value(performance):
+    published = {"daft": {"auc": 0.70, "auc_sd": 0.02}, "absent": {"auc": 0.5}}
+    figure = draw(figures.auc_forest(performance, published=published, labels=LABELS))
+    axis = figure.axes[0]
+    texts = legend_texts(figure)
+    assert "fold ensemble, 95 % CI over patients" in texts and "mean ± SD over fold models" in texts
+    assert "published, another cohort" in texts and "no skill" in texts
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Imaging", "DAFT"]
+    ensemble, folds, paper = axis.containers
+    np.testing.assert_array_equal(ensemble[0].get_xdata(), [0.52, 0.72])
+    limits = [segment[:, 0] for segment in ensemble[2][0].get_segments()]
+    np.testing.assert_allclose(limits, [[0.4, 0.65], [0.6, 0.8]])
+    spread = [segment[:, 0] for segment in folds[2][0].get_segments()]
+    np.testing.assert_allclose(spread, [[0.48, 0.52], [0.67, 0.73]])
+    assert list(paper[0].get_xdata()) == [0.70]
+    assert [line.get_xdata()[0] for line in axis.lines][0] == 0.5
+    with pytest.raises(InputError, match="no rows of metric 'kappa'"):
+        figures.auc_forest(performance, metric="kappa")
+
+
+def test_calibration_plot():
+    points = pd.DataFrame({
+        "arm": ["daft", "daft", "imaging"], "predicted": [0.1, 0.3, 0.2], "observed": [0.0, 0.4, 0.2],
+        "low": [0.0, 0.2, 0.1], "high": [0.2, 0.6, 0.4],
+    })  # fmt: skip
+    figure = draw(figures.calibration_plot(points, labels=LABELS))
+    shown = {axis.get_title(): axis for axis in figure.axes if axis.get_visible()}
+    assert list(shown) == ["DAFT", "Imaging"]
+    drawn = shown["DAFT"].containers[0]
+    np.testing.assert_array_equal(drawn[0].get_xydata(), [[0.1, 0.0], [0.3, 0.4]])
+    assert shown["DAFT"].get_xlim() == shown["DAFT"].get_ylim()
+
+
+def test_risk_by_outcome_shows_every_patient():
+    frame = pd.DataFrame(
+        {"arm": ["daft"] * 4, "y_true": [0, 0, 1, 1], "probability": [0.1, 0.2, 0.3, 0.9]}
+    )
+    figure = draw(figures.risk_by_outcome(frame, outcome_names=("no", "yes")))
+    shown = np.concatenate([c.get_offsets().data[:, 0] for c in figure.axes[0].collections])
+    assert sorted(shown) == [0.1, 0.2, 0.3, 0.9]
+    assert legend_texts(figure) == ["no", "yes"]
+
+
+def test_flow_diagram_says_every_number():
+    flow = pd.DataFrame({
+        "step": ["assessed", "adult", "included"], "text": ["in the dataset", "18 or older", "included"],
+        "n": [640, 620, 620], "excluded": [0, 20, 0],
+    })  # fmt: skip
+    texts = [t.get_text() for t in draw(figures.flow_diagram(flow)).axes[0].texts]
+    assert {"in the dataset\nn = 640", "18 or older\nn = 620", "included\nn = 620"} <= set(texts)
+    assert "excluded: 20" in texts and "excluded: 0" not in texts
+
+
+def test_missingness_bars_leave_out_the_complete():
+    frame = pd.DataFrame({"variable": ["age", "hir", "aspects"], "share": [0.0, 0.25, 0.1]})
+    axis = draw(figures.missingness_bars(frame)).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == [10.0, 25.0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["aspects", "hir"]
+    none = draw(figures.missingness_bars(frame.assign(share=0.0)))
+    assert none.axes[0].texts[0].get_text() == "no value is missing"
+
+
+def test_label_overlap_bars():
+    frame = pd.DataFrame({"stenosis": [0, 1, 1], "rescue": [0, 1, 0], "n": [500, 60, 30]})
+    bars, dots = draw(figures.label_overlap_bars(frame, texts={"stenosis": "stenosis > 50 %"})).axes
+    assert [bar.get_height() for bar in bars.patches] == [60, 30]  # nobody's criteria are left out
+    met = [c.get_offsets().data.tolist() for c in dots.collections][1::2]
+    assert met == [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0]]]
+    assert dots.get_yticklabels()[0].get_text() == "stenosis > 50 %"
+    with pytest.raises(InputError, match="no patient meets any criterion"):
+        figures.label_overlap_bars(frame.iloc[:1])
+
+
+def test_training_curves():
+    rows = [
+        ("daft", f, e, part, e * f)
+        for f in (1, 2)
+        for e in range(3)
+        for part in ("training", "inner")
+    ]
+    history = pd.DataFrame(rows, columns=["arm", "fold", "epoch", "part", "loss"])
+    figure = draw(figures.training_curves(history, labels=LABELS))
+    lines = figure.axes[0].lines
+    assert len(lines) == 4
+    np.testing.assert_array_equal(lines[1].get_xydata(), [[0, 0], [1, 2], [2, 4]])
+    assert legend_texts(figure) == ["training", "inner"]
+
+
+def test_shap_figures():
+    importance = pd.DataFrame({"variable": ["age", "sex"], "mean_abs_shap": [0.4, 0.1]})
+    importance = importance.assign(low=[0.3, 0.05], high=[0.6, 0.2])
+    axis = draw(figures.shap_bars(importance, labels={"age": "Age (y)"})).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["sex", "Age (y)"]  # largest on top
+    assert [bar.get_width() for bar in axis.patches] == [0.1, 0.4]
+    shap = pd.DataFrame({
+        "variable": ["age", "age", "sex", "sex"], "value": [50, np.nan, "0", "1"], "shap": [0.1, 0.2, -0.3, 0.4],
+    })  # fmt: skip
+    figure = draw(figures.shap_beeswarm(shap, order=["sex", "age"]))
+    points = np.concatenate(
+        [c.get_offsets().data for c in figure.axes[0].collections if len(c.get_offsets())]
+    )
+    assert sorted(points[:, 0]) == [-0.3, 0.1, 0.2, 0.4]
+    assert "log-odds" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_saliency_is_shown_on_its_own_side(flip):
+    """A bright voxel 30 mm to the patient's right is drawn left, whichever way the voxels run."""
+    affine = np.diag([3.0, 3, 3, 1])
+    affine[:3, 3] = [-45, -60, -45]
+    if flip:
+        affine[0] = [-3, 0, 0, 45]
+    scan, saliency = np.zeros((31, 41, 31)), np.zeros((31, 41, 31))
+    index = np.rint(np.linalg.solve(affine, [30, 21, 9, 1])[:3]).astype(int)
+    saliency[tuple(index)] = 2.0
+    figure = draw(
+        figures.saliency_overlay(scan, saliency, affine, slices=[int(index[2])], title="sub-1")
+    )
+    axis = figure.axes[0]
+    image = axis.images[1]
+    left, right, bottom, top = image.get_extent()
+    rows, columns = image.get_array().shape
+    row, column = np.argwhere(~np.ma.getmaskarray(image.get_array()))[0]
+    x = left + (column + 0.5) * (right - left) / columns
+    y = bottom + (row + 0.5) * (top - bottom) / rows
+    assert (x, y) == pytest.approx((30, 21))
+    middle = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))
+    assert middle[0] < 0.3 and middle[1] > 0.5  # right of the patient on the left; front above
+    letters = {t.get_text(): axis.transData.transform(t.get_position())[0] for t in axis.texts}
+    assert letters["R"] < letters["L"]
+    assert axis.get_title() == "z = 9 mm"
+    labels = [a.get_ylabel() for a in figure.axes[1:]]
+    assert labels == ["Scan (HU)", "Saliency (change of the log-odds)"]
+
+
+def test_a_signed_map_has_colours_around_zero():
+    scan, saliency = np.zeros((4, 4, 4)), np.zeros((4, 4, 4))
+    saliency[1, 1, 1], saliency[2, 2, 1], saliency[3, 3, 1] = 1.0, -2.0, 0.01
+    image = figures.saliency_overlay(scan, saliency, np.eye(4), slices=[1]).axes[0].images[1]
+    assert image.get_clim() == (-2, 2)
+    assert image.get_array().count() == 2  # the weak voxel is not drawn
+    with pytest.raises(InputError, match=r"shapes \(4, 4, 4\) and \(4, 4\)"):
+        figures.saliency_overlay(scan, saliency[0], np.eye(4))
+
+
+def test_qc_mosaic():
+    slices = [np.full((3, 5), k / 4) for k in range(4)]
+    figure = draw(
+        figures.qc_mosaic(slices, titles=list("abcd"), columns=3, affine=np.diag([2.0, 2, 2, 1]))
+    )
+    shown = [a for a in figure.axes if a.images and a.get_visible()]
+    assert [a.get_title() for a in shown] == list("abcd")
+    assert shown[3].images[0].get_array()[0, 0] == 0.75
+    assert abs(np.ptp(shown[0].get_xlim())) == 6 and np.ptp(shown[0].get_ylim()) == 10  # mm
+    with pytest.raises(InputError, match="no slices"):
+        figures.qc_mosaic([])
+
+
+def test_a_missing_column_and_an_empty_table_are_named():
+    with pytest.raises(InputError, match="no column 'fpr'"):
+        figures.roc_curves(pd.DataFrame({"arm": ["daft"]}))
+    with pytest.raises(InputError, match="table is empty"):
+        figures.missingness_bars(pd.DataFrame({"variable": [], "share": []}))

@@ -1,0 +1,198 @@
+"""Verification agrees with an untouched run, and finds each planted alteration."""
+
+import re
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_run import make_run
+
+from rlvo_lib import results, storage, verify
+from rlvo_lib.config import InputError
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory, study):
+    return make_run(tmp_path_factory.mktemp("made") / "run", study)
+
+
+@pytest.fixture
+def run(untouched, tmp_path):
+    shutil.copytree(untouched, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def light(run):
+    """The run without its two slowest tables."""
+    for path in (run / "tables").glob("table1*"):
+        path.unlink()
+    return run
+
+
+def found(run, *, but_digests=True):
+    """What differs, leaving out the digests (which notice any change) unless asked for."""
+    checks = verify.verify_run(run)
+    wrong = checks[checks["verdict"] == "differ"]
+    return wrong[wrong["what"] != "file content"] if but_digests else wrong
+
+
+def test_an_untouched_run_agrees(untouched):
+    start = time.perf_counter()
+    checks = verify.verify_run(untouched)
+    assert time.perf_counter() - start < 30
+    assert list(checks.columns) == ["what", "where", "stored", "recomputed", "verdict"]
+    assert not (checks["verdict"] == "differ").any()
+    assert verify.exit_code(checks) == 0
+    unchecked = checks[checks["verdict"] == "needs dataset"]
+    assert list(unchecked["where"]) == ["tables/history.csv"]
+    agreeing = set(checks.loc[checks["what"] == "table", "where"])
+    assert {f"tables/{name}.csv" for name in verify.BUILDERS} <= agreeing
+    assert {"thresholds.csv", "claims.csv"} <= agreeing
+
+
+def edit(path, change):
+    text = pd.read_csv(path, dtype=str, keep_default_na=False)
+    storage.write_csv(path, change(text))
+
+
+def one_digit(text):
+    """Change one digit in the middle of the first number with a fraction (or the last whole number)."""
+    places = [m for m in re.finditer(r"\d+\.\d{2,}", text)] or [
+        m for m in re.finditer(r"\d+", text)
+    ]
+    match = places[len(places) // 2]
+    at = match.start() + min(4, len(match.group()) - 1)
+    while not text[at].isdigit():
+        at -= 1
+    return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+
+
+def test_one_changed_digit_in_any_table_is_found(run):
+    for name in verify.BUILDERS:
+        path = run / "tables" / f"{name}.csv"
+        path.write_text(one_digit(path.read_text("utf-8")), encoding="utf-8")
+    wrong = found(run)
+    for name in verify.BUILDERS:
+        here = wrong[
+            (wrong["what"] == "table") & wrong["where"].str.startswith(f"tables/{name}.csv")
+        ]
+        assert len(here) == 1, name
+        assert one_digit_apart(*here[["stored", "recomputed"]].iloc[0])
+
+
+def one_digit_apart(a, b):
+    return len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
+
+
+def test_one_changed_digit_in_a_rendered_table_is_found(run):
+    changed = set()
+    for name in ("paper", "performance"):
+        for suffix, mark in ((".html", "<tbody>"), (".tex", "midrule")):
+            path = run / "tables" / f"{name}{suffix}"
+            head, body = path.read_text("utf-8").split(mark, 1)
+            path.write_text(head + mark + one_digit(body), encoding="utf-8")
+            changed.add(f"tables/{name}{suffix}")
+    assert set(found(run)["where"]) == changed
+
+
+def swap(frame, a, b):
+    return frame.assign(**{a: frame[b], b: frame[a]})
+
+
+def first_row(frame, column, value):
+    frame.loc[frame.index[0], column] = value
+    return frame
+
+
+def threshold_from_test(frame, run):
+    predictions = storage.read_csv(run / "predictions.csv")
+    test = predictions[predictions["partition"] == "test"].assign(partition="out-of-fold")
+    chosen = results.choose_thresholds(test.drop_duplicates(["arm", "seed", "participant_id"]))
+    return frame.assign(threshold=chosen["threshold"].astype(str))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "where"),
+    [
+        ("thresholds.csv", lambda f, r: threshold_from_test(f, r), "thresholds.csv"),
+        ("thresholds.csv", lambda f, r: f.assign(n="47"), "thresholds.csv"),
+        ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "tables/performance.csv"),
+        ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "predictions: daft / test"),
+        ("predictions.csv", lambda f, r: f[f["arm"] != "ncct"], "predictions: ncct / test / 0 / 1"),
+        ("predictions.csv", lambda f, r: swap(f, "seed", "fold"), "predictions"),
+        ("predictions.csv", lambda f, r: first_row(f, "probability", "0.99999"), "out_of_fold.csv"),
+        ("predictions.csv", lambda f, r: first_row(f, "probability", "1.5"), "predictions.csv"),
+        ("predictions.csv", lambda f, r: first_row(f, "participant_id", "sub-9999"), "sub-9999"),
+        ("predictions.csv", lambda f, r: first_row(f, "participant_id", "sub-0004"), "predictions.csv"),
+        ("predictions.csv", lambda f, r: first_row(f, "partition", "test"), "patient sub-0000"),
+        ("predictions.csv", lambda f, r: first_row(f, "fold", "2"), "patient sub-0000"),
+        (
+            "predictions.csv",
+            lambda f, r: f.assign(y_true=f["y_true"].where(f["participant_id"] != "sub-0050", "1")),
+            "patient sub-0050",
+        ),
+        ("cohort.csv", lambda f, r: f[f["participant_id"] != "sub-0050"], "cohort"),
+        ("split.csv", lambda f, r: first_row(f, "partition", "test"), "predictions.csv"),
+        ("split.csv", lambda f, r: f.iloc[1:], "split: train"),
+        ("tables/performance.csv", lambda f, r: swap(f, "mean", "ensemble"), "performance.csv"),
+        ("tables/performance.csv", lambda f, r: f.iloc[:-1], "performance.csv: rows"),
+        ("tables/comparisons.csv", lambda f, r: f.rename(columns={"p": "q"}), "comparisons.csv: columns"),
+        ("tables/flow.csv", lambda f, r: f.assign(data="real"), "flow.csv"),
+        ("claims.csv", lambda f, r: f.assign(verdict="reproduced"), "claims.csv: imaging"),
+        ("attributions/shap.csv", lambda f, r: first_row(f, "shap", "3.0"), "shap_importance.csv"),
+    ],
+)  # fmt: skip
+def test_planted_alterations_are_found(light, file, change, where):
+    run = light
+    if file == "claims.csv" and not len(storage.read_csv(run / file)):
+        pytest.skip("the study file states no claims yet")
+    edit(run / file, lambda frame: change(frame, run))
+    assert where in " ".join(found(run)["where"])
+
+
+def test_a_changed_age_shows_in_table_1(run):
+    edit(run / "cohort.csv", lambda frame: first_row(frame, "age", "105"))
+    checks = verify.verify_run(run)
+    assert verify.exit_code(checks) == 1
+    wrong = checks[checks["verdict"] == "differ"]
+    assert wrong["where"].str.startswith("tables/table1.csv").any()
+
+
+def test_what_cannot_be_recomputed_is_held_by_its_digest(light):
+    files = {"tables/history.csv", "figures/roc.png", "study.toml"}
+    for file in files:
+        with open(light / file, "ab") as handle:
+            handle.write(b"\n# 1\n")
+    assert files <= set(found(light, but_digests=False)["where"])
+
+
+def test_a_missing_file_is_a_difference_not_a_crash(run):
+    (run / "predictions.csv").unlink()
+    (run / "tables" / "flow.csv").unlink()
+    wrong = found(run, but_digests=False)
+    assert {"predictions.csv", "tables/flow.csv"} <= set(wrong["where"])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a finished run folder"):
+        verify.verify_run(tmp_path)
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"run\.json: not readable"):
+        verify.verify_run(tmp_path)
+
+
+def test_numbers_agree_to_a_billionth_and_whole_numbers_exactly(tmp_path):
+    def differs(stored, recomputed):
+        path = tmp_path / "t.csv"
+        path.write_text(f"x,y\n{stored},1\n", encoding="utf-8")
+        rows = verify.compare(path, pd.DataFrame({"x": [recomputed], "y": 1}), "t.csv")
+        return rows[0][-1] == "differ"
+
+    assert not differs("0.5000000000001", 0.5)
+    assert differs("0.50000001", 0.5)
+    assert differs("118", 117) and not differs("118", 118)
+    assert differs("", 0.1) and not differs("", np.nan)
+    assert differs("imaging", "imagine")
