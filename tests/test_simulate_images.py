@@ -207,3 +207,28 @@ def test_sampling_follows_the_pose():
     angled = Pose.draw(np.random.default_rng(1), male=True)
     points = np.array([[10.0, 20.0, -5.0]])
     np.testing.assert_allclose(angled.to_world(points)[0], (angled.affine @ [10, 20, -5, 1])[:3])
+
+
+def test_other_stenoses_narrow_vessels_that_are_open(people):
+    patient = pick(people, site="M1", other_stenosis=1)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        tree = arteries.build(patient, rng)
+        found = arteries.other_stenoses(tree, patient, rng)
+        arteries.occlude(tree, patient, rng)
+        assert 1 <= len(found) <= 2
+        for stenosis in found:
+            tube = tree[stenosis["vessel"]]
+            assert not tube.clot.any()
+            narrowest = (tube.radius / tube.calibre).min()
+            assert narrowest == pytest.approx(1 - stenosis["degree"], abs=0.02)
+
+
+def test_tandem_lesion_dims_the_carotid_of_the_affected_side(people):
+    patient = pick(people, site="M1", tandem=1)
+    rng = np.random.default_rng(1)
+    tree = arteries.build(patient, rng)
+    arteries.tandem(tree, patient, rng)
+    own, other = ("R", "L") if patient["side"] == 1 else ("L", "R")
+    assert tree[f"ICA_{own}"].fill[0] < 0.8 < tree[f"ICA_{other}"].fill[0]
+    assert tree[f"ICA_{own}"].radius[0] < 0.75 * tree[f"ICA_{own}"].calibre[0]

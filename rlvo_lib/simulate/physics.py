@@ -249,7 +249,7 @@ def _perfusion(patient, pose, head, rng) -> tuple[dict, np.ndarray, dict]:
     region = region or ("m2_inferior" if patient["m2_inferior"] else "m2_superior")
     fields = sample((region, "core", "tentorium"), pose, PERFUSION)
     level = {k: interpolate(head[k], FIELD, PERFUSION) for k in ("depth", "base", "csf", "grey")}
-    brain = (level["depth"] > head["outer_mm"] + 1.5) & (level["base"] > 0) & (level["csf"] < 0.6)
+    brain = (level["depth"] > head["outer_mm"] + 1.5) & (level["base"] > 0) & (level["csf"] < 0.85)
     sign = 1.0 if patient["side"] == 1 else -1.0
     lateral = np.float32(sign) * head_x(pose, PERFUSION)
     ipsi = brain & (lateral > 1.5) & (fields["tentorium"] > 0)
