@@ -12,7 +12,9 @@ def make_predictions(seeds=(0,), n_train=120, n_test=60, folds=4, test=True):
     """Binormal scores of each arm: an easy world in which more signal means a higher AUC."""
     rng = np.random.default_rng(5)
     y = pd.Series(
-        np.tile([1, 0, 0, 0], (n_train + n_test) // 4),
+        np.tile([1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1], (n_train + n_test) // 16 + 1)[
+            : n_train + n_test
+        ],
         index=[f"sub-{i:04d}" for i in range(n_train + n_test)],
     )
     train, held_out = y.index[:n_train], y.index[n_train:]

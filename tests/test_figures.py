@@ -223,6 +223,11 @@ def test_qc_mosaic():
     assert [a.get_title() for a in shown] == list("abcd")
     assert shown[3].images[0].get_array()[0, 0] == 0.75
     assert abs(np.ptp(shown[0].get_xlim())) == 6 and np.ptp(shown[0].get_ylim()) == 10  # mm
+    assert [t.get_text() for t in shown[0].texts] == ["R", "L"]
+    unknown = figures.qc_mosaic(slices)  # no affine: no side is named
+    assert not any(axis.texts for axis in unknown.axes)
+    with pytest.raises(InputError, match="first two voxel axes"):
+        figures.qc_mosaic(slices, affine=np.eye(4)[[1, 0, 2, 3]])
     with pytest.raises(InputError, match="no slices"):
         figures.qc_mosaic([])
 

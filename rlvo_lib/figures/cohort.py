@@ -133,6 +133,7 @@ def training_curves(
                 )  # fmt: skip
         axis.set_title(name_of(labels, chosen[k]), fontsize=9.5, color=INK)
         axis.grid(color=GRID, linewidth=0.6)
+        axis.tick_params(labelbottom=k + columns >= len(chosen))  # nothing is drawn below
     figure.supxlabel("Epoch", fontsize=9.5)
     figure.supylabel("Loss", fontsize=9.5)
     figure.legend(loc="outside upper right", ncols=len(parts), frameon=False, fontsize=8.5)

@@ -165,11 +165,12 @@ def qc_mosaic(
 ) -> Figure:
     """Axial slices ``(X, Y)`` side by side, one a patient or channel, in one window.
 
-    ``affine`` gives sides and voxel sizes; without it the slices are taken as RAS+ with square voxels.
+    ``affine`` gives sides and voxel sizes. Without it (slices of different patients, perhaps flipped)
+    voxels are taken as square and no side is named.
     """
     if not len(slices):
         raise InputError("mosaic: no slices to show")
-    affine = np.eye(4) if affine is None else affine
+    grid = np.eye(4) if affine is None else affine
     columns = min(columns, len(slices))
     rows = -(-len(slices) // columns)
     figure = canvas(1.55 * columns + 0.7, 1.85 * rows + 0.4, rows, columns, squeeze=False)
@@ -179,9 +180,10 @@ def qc_mosaic(
             axis.set_visible(False)
             continue
         image = show_slice(
-            axis, np.asarray(slices[k]), affine, cmap="gray", vmin=window[0], vmax=window[1]
+            axis, np.asarray(slices[k]), grid, cmap="gray", vmin=window[0], vmax=window[1]
         )
-        mark_sides(axis)
+        if affine is not None:
+            mark_sides(axis)
         if k < len(titles):
             axis.set_title(titles[k], fontsize=7.5, color=INK)
     bar = figure.colorbar(image, ax=figure.axes[: rows * columns], shrink=0.6, pad=0.01)
@@ -198,7 +200,7 @@ def show_slice(axis: Axes, values: np.ndarray, affine: np.ndarray, **options):
     sides = []
     for k in (0, 1):
         step = float(np.linalg.norm(affine[:3, k])) * (-1 if affine[k, k] < 0 else 1)
-        if affine[k, k] == 0:
+        if np.abs(affine[:3, k]).argmax() != k:
             raise InputError("slice: the first two voxel axes are not left-right and back-front")
         start = float(affine[k, 3]) - step / 2
         sides.append((start, start + step * values.shape[k]))

@@ -20,12 +20,12 @@ from rlvo_lib.report.table_files import (
 
 MAIN_TABLES = ("paper", "comparisons")
 LONGEST_SHOWN = 130  # rows; longer tables are linked
-#: The order in which tables and figures are shown; others follow by name.
+#: The order in which tables and figures are shown, by how their names begin; others follow by name.
 ORDER = (
-    "flow", "split_counts", "table1", "table1_partition", "missingness", "label_overlap", "performance",
-    "out_of_fold", "no_skill", "calibration", "shap_importance", "roc", "auc_forest", "f1_forest",
-    "risk_distribution",
+    "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
+    "flow", "split_counts", "label_overlap", "table1", "missingness", "performance", "out_of_fold", "no_skill",
 )  # fmt: skip
+CHECKS = ("mosaic", "curves")  # figures that check the work rather than report a result
 FILES = (
     "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
     "run.json",
@@ -49,6 +49,7 @@ def write_index(run: str | Path, *, study: Study | None = None, data: str = "") 
     tables = [_table(path) for path in sorted((run / "tables").glob("*.csv"), key=_rank)]
     shown = [t for t in tables if t["rows"] <= LONGEST_SHOWN]
     by_name = {t["name"]: t for t in shown}
+    figures = [_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)]
     page = template("index.html").render(
         heading=f"{stamp + ': ' if stamp else ''}{study.title}",
         data=data,
@@ -59,7 +60,8 @@ def write_index(run: str | Path, *, study: Study | None = None, data: str = "") 
         numbers=_numbers(run, study),
         main_tables=[by_name[name] for name in MAIN_TABLES if name in by_name],
         claims=_claims(run),
-        figures=[_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)],
+        figures=[f for f in figures if not f["name"].startswith(CHECKS)],
+        checks=[f for f in figures if f["name"].startswith(CHECKS)],
         other_tables=[t for t in shown if t["name"] not in MAIN_TABLES],
         linked_tables=[t for t in tables if t["rows"] > LONGEST_SHOWN],
         notebooks=[_notebook(path, data) for path in sorted((run / "notebooks").glob("*.ipynb"))],
@@ -84,8 +86,8 @@ def _study(run: Path) -> Study:
 
 
 def _rank(path: Path) -> tuple[int, str]:
-    name = path.stem
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+    places = [k for k, start in enumerate(ORDER) if path.stem.startswith(start)]
+    return (places[0] if places else len(ORDER), path.stem)
 
 
 def _table(path: Path) -> dict[str, Any]:
