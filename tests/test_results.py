@@ -366,7 +366,8 @@ def test_evaluate_anyones_table():
         np.isnan(points.loc["brier", "value"])
         and "not a probability" in points.loc["brier", "method"]
     )
-    assert list(results.evaluate(frame, "outcome", resamples=9)["score"].unique()) == ["risk"]
+    other = frame.assign(seed=0, sex=(frame.index % 2))
+    assert list(results.evaluate(other, "outcome", resamples=9)["score"].unique()) == ["risk"]
 
 
 @pytest.mark.parametrize(

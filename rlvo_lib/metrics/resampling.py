@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,12 +106,20 @@ def resamples(y: Floats, *, n: int, seed: int, stratified: bool) -> Floats:
     """``(n, patients)``: how often each patient is drawn in each resample."""
     if n < 1:
         raise InputError(f"n is {n!r}; allowed: at least 1 resample")
+    return _drawn((y == 1).tobytes(), n, seed, stratified)
+
+
+@lru_cache(maxsize=2)
+def _drawn(events: bytes, n: int, seed: int, stratified: bool) -> Floats:
+    """The resamples, kept for the next score of the same patients."""
+    event = np.frombuffer(events, dtype=bool)
     rng = np.random.default_rng(seed)
-    weights = np.empty((n, y.size))
-    strata = (y == 1, y == 0) if stratified else (np.ones(y.size, bool),)
+    weights = np.empty((n, event.size))
+    strata = (event, ~event) if stratified else (np.ones(event.size, bool),)
     for stratum in strata:
         size = int(stratum.sum())
         weights[:, stratum] = rng.multinomial(size, np.full(size, 1 / size), size=n)
+    weights.setflags(write=False)
     return weights
 
 

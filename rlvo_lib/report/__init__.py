@@ -10,6 +10,7 @@ from rlvo_lib.report.page import render_notebook, write_index
 from rlvo_lib.report.provenance import DIGESTED, digests, expected_counts, write_provenance
 from rlvo_lib.report.table_files import (
     SIMULATED,
+    html_table,
     read_caption,
     render_html,
     render_tex,
@@ -23,6 +24,7 @@ __all__ = [
     "SIMULATED",
     "digests",
     "expected_counts",
+    "html_table",
     "read_caption",
     "render_html",
     "render_notebook",

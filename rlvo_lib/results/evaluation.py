@@ -29,8 +29,8 @@ def evaluate(
     ----------
     frame : one row a patient.
     truth : the column with the outcome, 0 or 1.
-    scores : the probability columns; none: every numeric column whose values lie in 0..1, other
-        than the outcome.
+    scores : the probability columns; none: every numeric column other than the outcome whose values
+        lie in 0..1 and are not just 0 and 1, or constant.
 
     Returns
     -------
@@ -58,9 +58,14 @@ def evaluate(
 
 
 def _probability_columns(frame: pd.DataFrame, truth: str) -> list[str]:
+    """Numeric columns within 0..1 that hold more than 0 and 1 or a constant."""
     numeric = frame.select_dtypes("number").drop(columns=truth, errors="ignore")
-    known = [c for c in numeric if numeric[c].notna().any()]
-    return [c for c in known if numeric[c].dropna().between(0, 1).all()]
+    values = {c: numeric[c].dropna() for c in numeric}
+    return [
+        c
+        for c, v in values.items()
+        if v.between(0, 1).all() and v.nunique() > 1 and not v.isin((0, 1)).all()
+    ]
 
 
 def _evaluate_one(
