@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import cohort, dictionary, preprocess, simulate, storage, validation, workers
-from rlvo_lib.cohort import Dataset
+from rlvo_lib import cohort, dataset, dictionary, preprocess, simulate, storage, validation, workers
 from rlvo_lib.config import Arm, InputError, Settings
+from rlvo_lib.dataset import Dataset
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.preprocess import TensorCache
 
@@ -88,19 +88,19 @@ def open_analysis(settings: Settings) -> Analysis:
     words = dictionary.load(settings.study.dictionary_path)
     root = settings.data or embedded_dataset(settings)
     validation.require_valid(root, settings.study, words)
-    dataset = cohort.load_dataset(root, words)
-    frame = cohort.build(dataset, settings.study)
+    data = dataset.load_dataset(root, words)
+    frame = cohort.build(data, settings.study)
     given = root / "split.csv" if (root / "split.csv").exists() else None
     split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
     cohort.keep_split(split, settings.out, given=given is not None)
     storage.write_csv(settings.out / "cohort.csv", frame)
-    return Analysis(settings, words, dataset, frame, split)
+    return Analysis(settings, words, data, frame, split)
 
 
 def embedded_dataset(settings: Settings) -> Path:
     """The simulated cohort of these settings, made if absent."""
     name = f"embedded-{settings.scenario}-{settings.patients}-{settings.seed}"
-    key = storage.key(storage.code_key("simulate", "cohort", "images"))
+    key = storage.key(storage.code_key("simulate", "dataset", "images"))
     root = settings.cache / "datasets" / f"{name}-{key}"
     with storage.lock(root):
         simulate.write_dataset(
@@ -157,7 +157,9 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
 def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list[Task]:
     """The tasks of some arms; ``mean`` arms have none, since they are made from others."""
     settings, study = analysis.settings, analysis.settings.study
-    code = storage.code_key("cohort", "tabular", "encoders", "fusion", "training", "experiment")
+    code = storage.code_key(
+        "dataset", "cohort", "tabular", "encoders", "fusion", "training", "experiment"
+    )
     tasks = []
     for name in arms:
         arm = study.arms[name]

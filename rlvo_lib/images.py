@@ -93,7 +93,7 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     voxels, an affine that cannot be inverted.
     """
     path = Path(path)
-    kind, claimed = _check_header(path)
+    kind, claimed = check_header(path)
     try:
         image = kind.from_bytes(_unpacked(path, claimed))
         if image.get_data_dtype().kind not in "iuf":
@@ -138,7 +138,7 @@ def _unpacked(path: Path, claimed: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_header(path: Path) -> tuple[type, int]:
+def check_header(path: Path) -> tuple[type, int]:
     """Refuse, from the first bytes alone, a file that is not a NIfTI volume of sensible size.
 
     Returns the class that reads it and the bytes its header claims.

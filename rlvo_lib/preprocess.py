@@ -30,7 +30,7 @@ from rlvo_lib.head import CT_SCANS, HeadFrame, head_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rlvo_lib.cohort import Dataset
+    from rlvo_lib.dataset import Dataset
 
 PERFUSION_SCANS = ("cbf", "cbv", "mtt", "tmax")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo_lib import cohort, dictionary, images, progress
+from rlvo_lib import dataset, dictionary, images, progress
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dictionary import Dictionary, Field
 
@@ -37,8 +37,8 @@ def validate(root: str | Path, study: Study, words: Dictionary) -> pd.DataFrame:
         raise InputError(
             f"{table_file}: over {MAX_TABLE_BYTES // 1_000_000} MB, too large for a table"
         )
-    cohort.read_description(root)
-    raw = cohort.read_participants(root)
+    dataset.read_description(root)
+    raw = dataset.read_participants(root)
     faults = [
         *_column_faults(raw, study, words),
         *_identifier_faults(raw),
@@ -123,9 +123,9 @@ def _check(field: Field):
     import pandera.pandas as pa
 
     def is_allowed(text: pd.Series) -> pd.Series:
-        value, code = text.str.strip(), cohort.missing_codes(text)
+        value, code = text.str.strip(), dataset.missing_codes(text)
         missing = code.isin([*field.missing]) | (
-            value.isin(list(cohort.MISSING_TOKENS)) & (not field.required)
+            value.isin(list(dataset.MISSING_TOKENS)) & (not field.required)
         )
         return missing | ((code == "") & _valid(field, value))
 
@@ -168,7 +168,7 @@ def _order_faults(raw: pd.DataFrame, study: Study, words: Dictionary) -> list[tu
 
 
 def _comparable(text: pd.Series, field: Field) -> pd.Series:
-    present = text.where(cohort.missing_codes(text) == "")
+    present = text.where(dataset.missing_codes(text) == "")
     if field.type == "datetime":
         return pd.to_datetime(present, format="ISO8601", errors="coerce")
     return pd.to_numeric(present, errors="coerce")
@@ -181,12 +181,12 @@ def _scan_faults(root: Path, raw: pd.DataFrame) -> list[tuple]:
             faults.append(("warning", folder.name, folder.name, "", "a row in participants.tsv",
                            "scans without a row are not used"))  # fmt: skip
     for patient in progress.track(raw.index, label="checking scans"):
-        for scan in cohort.SCANS:
-            path = cohort.scan_path(root, patient, scan)
+        for scan in dataset.SCANS:
+            path = dataset.scan_path(root, patient, scan)
             if not path.exists():
                 continue
             try:
-                images._check_header(path)
+                images.check_header(path)
             except InputError as error:
                 faults.append(("error", patient, path.relative_to(root).as_posix(), "",
                                "a 3D NIfTI scan", str(error)))  # fmt: skip

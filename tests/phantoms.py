@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from rlvo_lib import cohort, images
+from rlvo_lib import dataset as dataset_folder
+from rlvo_lib import images
 
 NCCT = ((72, 88, 34), np.diag([2.5, 2.5, 5.0, 1.0]))
 NCCT[1][:3, 3] = [-90, -110, -150]
@@ -130,14 +131,14 @@ def write_patient(root: Path, participant_id: str, side: str, head=None, scans=N
     for scan in scans if scans is not None else volumes:
         array, affine = volumes[scan]
         kept = np.rint(array).astype(np.int16) if scan in ("ncct", "cta") else array
-        images.save_nifti(cohort.scan_path(root, participant_id, scan), kept, affine)
+        images.save_nifti(dataset_folder.scan_path(root, participant_id, scan), kept, affine)
 
 
-def dataset(root: Path, sides: dict[str, str]) -> cohort.Dataset:
-    """A dataset folder's table (only the affected side), as `cohort.load_dataset` would give it."""
+def dataset(root: Path, sides: dict[str, str]) -> dataset_folder.Dataset:
+    """A dataset folder's table (only the affected side), as `rlvo_lib.dataset.load_dataset` would give it."""
     codes = {"left": "0", "right": "1"}
     table = pd.DataFrame(
         {"side": [codes.get(s, np.nan) for s in sides.values()]}, index=list(sides), dtype=object
     ).rename_axis("participant_id")
     (root / "dataset_description.json").write_text(json.dumps({"Name": "test", "simulated": False}))
-    return cohort.Dataset(root=root, name="test", simulated=False, raw=table, table=table)
+    return dataset_folder.Dataset(root=root, name="test", simulated=False, raw=table, table=table)

@@ -8,8 +8,8 @@ from rlvo_lib.config import project_root
 
 #: Each module or package imports only those above it.
 ORDER = [
-    "config", "storage", "progress", "workers", "dictionary", "metrics", "cohort", "images",
-    "validation", "vessels", "perfusion", "head", "preprocess", "simulate", "tabular", "encoders",
+    "config", "storage", "progress", "workers", "dictionary", "metrics", "dataset", "cohort",
+    "images", "validation", "head", "vessels", "perfusion", "preprocess", "simulate", "tabular", "encoders",
     "fusion", "training", "experiment", "explain", "figures", "results", "report", "verify",
     "notebooks", "cli",
 ]  # fmt: skip
@@ -45,7 +45,9 @@ def test_modules_import_only_those_above_them():
 
 def test_the_command_starts_without_heavy_imports():
     code = "import sys, rlvo_lib.cli; print(*[m for m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     heavy = {"torch", "monai", "shap", "pandas", "numpy", "matplotlib", "sklearn", "nibabel"}
     assert not heavy & set(loaded.stdout.split())
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo_lib import cohort
+from rlvo_lib import cohort, dataset
 from rlvo_lib.config import InputError
 
 
 def _build(raw, write_dataset, study, words):
-    return cohort.build(cohort.load_dataset(write_dataset(raw), words), study)
+    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study)
 
 
 def test_label_of_eight_known_patients(raw, write_dataset, study, words):
@@ -78,11 +78,11 @@ def test_nobody_eligible_is_said(raw, write_dataset, study, words):
 
 
 def test_a_table_without_a_source_of_the_label_is_refused(raw, write_dataset, study, words):
-    dataset = cohort.load_dataset(write_dataset(raw.drop(columns="rescue_type")), words)
+    loaded = dataset.load_dataset(write_dataset(raw.drop(columns="rescue_type")), words)
     with pytest.raises(
         InputError, match="column 'rescue_type' is missing; it is needed for 'rescue"
     ):
-        cohort.build(dataset, study)
+        cohort.build(loaded, study)
 
 
 def test_label_overlap(raw, write_dataset, study, words):
@@ -104,23 +104,23 @@ def test_typed_names_patient_column_and_value(raw, write_dataset, words):
     with pytest.raises(
         InputError, match="patient 'sub-05', column 'age': 'seventy' is not a number"
     ):
-        cohort.load_dataset(write_dataset(raw), words)
+        dataset.load_dataset(write_dataset(raw), words)
 
 
 def test_dataset_folder_faults(raw, write_dataset, words, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        cohort.load_dataset(tmp_path / "absent", words)
+        dataset.load_dataset(tmp_path / "absent", words)
     root = write_dataset(raw)
     description = root / "dataset_description.json"
     description.write_text(json.dumps({"Name": "x"}))
     with pytest.raises(InputError, match="'simulated' is None; allowed: true or false"):
-        cohort.load_dataset(root, words)
+        dataset.load_dataset(root, words)
     description.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        cohort.load_dataset(root, words)
+        dataset.load_dataset(root, words)
     description.unlink()
     with pytest.raises(InputError, match=r"dataset_description\.json is missing"):
-        cohort.load_dataset(root, words)
+        dataset.load_dataset(root, words)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_table_faults(raw, write_dataset, words, text, message):
     root = write_dataset(raw)
     (root / "participants.tsv").write_text(text)
     with pytest.raises(InputError, match=message):
-        cohort.load_dataset(root, words)
+        dataset.load_dataset(root, words)
 
 
 # ---------------------------------------------------------------------------------------- split

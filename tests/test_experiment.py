@@ -127,11 +127,17 @@ def test_a_patient_without_a_channel_leaves_the_arms_that_need_it(analysis, tens
 
 def test_leaking_arms_and_unknown_arms_are_refused(analysis, tensors):
     study = analysis.settings.study
-    leaky = dataclasses.replace(study, predictors=study.predictors | {"clinical": ("age", "n_passes")})
+    leaky = dataclasses.replace(
+        study, predictors=study.predictors | {"clinical": ("age", "n_passes")}
+    )
     settings = dataclasses.replace(analysis.settings, study=leaky)
     with pytest.raises(InputError, match="column 'n_passes' cannot be a predictor"):
-        experiment.run_arms(dataclasses.replace(analysis, settings=settings), None, ["clinical_mlp"])
-    with pytest.raises(InputError, match="arm 'magic' is not in the study; allowed: clinical_logistic"):
+        experiment.run_arms(
+            dataclasses.replace(analysis, settings=settings), None, ["clinical_mlp"]
+        )
+    with pytest.raises(
+        InputError, match="arm 'magic' is not in the study; allowed: clinical_logistic"
+    ):
         experiment.run_arms(analysis, tensors, ["magic"])
 
 

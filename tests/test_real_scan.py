@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rlvo_lib import cohort, config, dictionary, images, preprocess
+from rlvo_lib import config, dataset, dictionary, images, preprocess
 from rlvo_lib.config import InputError
 from rlvo_lib.head import head_frame
 
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.skipif(
 def real_dataset(tmp_path_factory):
     """A dataset folder of one real patient: the GE head NCCT, converted from its DICOM files."""
     root = tmp_path_factory.mktemp("real") / "dataset"
-    images.from_dicom(GE, cohort.scan_path(root, "sub-0001", "ncct"))
+    images.from_dicom(GE, dataset.scan_path(root, "sub-0001", "ncct"))
     (root / "participants.tsv").write_text("participant_id\tage\tside\nsub-0001\t-99\t0\n")
     (root / "dataset_description.json").write_text(
         '{"Name": "GE head", "BIDSVersion": "1.10.0", "DatasetType": "raw", "simulated": false}'
     )
     study = config.load_study("rlvo")
-    return cohort.load_dataset(root, dictionary.load(study.dictionary_path))
+    return dataset.load_dataset(root, dictionary.load(study.dictionary_path))
 
 
 @pytest.fixture(scope="session")

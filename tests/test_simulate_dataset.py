@@ -9,6 +9,7 @@ import pytest
 
 from rlvo_lib import cohort, config, dictionary, images, storage, validation
 from rlvo_lib.config import InputError
+from rlvo_lib.dataset import load_dataset, scan_path
 from rlvo_lib.metrics import auc
 from rlvo_lib.simulate import dataset, patients, physics, write_dataset
 
@@ -34,7 +35,7 @@ def test_folder_is_a_valid_dataset_stamped_as_simulated(folder):
     study = config.load_study("rlvo")
     words = dictionary.load(study.dictionary_path)
     assert validation.validate(folder, study, words).empty
-    loaded = cohort.load_dataset(folder, words)
+    loaded = load_dataset(folder, words)
     assert loaded.simulated
     assert len(loaded.table) == N
     for scan in dataset.WRITTEN_SCANS:
@@ -44,7 +45,7 @@ def test_folder_is_a_valid_dataset_stamped_as_simulated(folder):
 
 
 def test_scans_carry_their_true_affine(folder):
-    array, affine = images.load_nifti(cohort.scan_path(folder, "sub-0001", "cta"))
+    array, affine = images.load_nifti(scan_path(folder, "sub-0001", "cta"))
     assert array.shape == physics.CTA.shape
     np.testing.assert_allclose(affine, physics.CTA.affine)
 
@@ -66,7 +67,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
     """The folder was made by two processes; here three patients are made in this one."""
     rows = patients.select(N, SEED)[0].to_dict("records")
     for index in (0, 7, 19):
-        dataset._write_patient(tmp_path, SEED, (index, rows[index]))
+        dataset._write_patient(tmp_path, SEED, index, rows[index])
         for path in (
             p for p in tmp_path.rglob(f"*{rows[index]['participant_id']}*.*") if p.is_file()
         ):
@@ -79,11 +80,11 @@ def test_interrupted_work_continues_where_it_stopped(folder, copy, monkeypatch):
     (copy / "dataset_description.json").unlink()
     (copy / "participants.tsv").unlink()
     (copy / "derivatives/truth/sub-0004/sub-0004_truth.json").unlink()
-    cohort.scan_path(copy, "sub-0004", "cta").unlink()
+    scan_path(copy, "sub-0004", "cta").unlink()
     made = []
     write = dataset._write_patient
     monkeypatch.setattr(
-        dataset, "_write_patient", lambda *a: made.append(a[2][1]["participant_id"]) or write(*a)
+        dataset, "_write_patient", lambda *a: made.append(a[3]["participant_id"]) or write(*a)
     )
     write_dataset(copy, patients=N, seed=SEED, workers=1)
     assert made == ["sub-0004"]
@@ -147,6 +148,13 @@ def test_other_simulation_is_refused(copy):
         write_dataset(copy, patients=N, seed=4)
 
 
+def test_folder_of_an_older_version_is_refused(copy):
+    path = copy / "derivatives/truth/generation.json"
+    storage.write_json(path, storage.read_json(path) | {"code": "0" * 16})
+    with pytest.raises(InputError, match="simulated by another version"):
+        write_dataset(copy, patients=N, seed=SEED)
+
+
 @pytest.mark.long
 def test_file_sizes_do_not_tell_the_label(tmp_path):
     """AUC of the total file size of 200 patients, half of them events (standard error 0.041)."""
@@ -156,7 +164,7 @@ def test_file_sizes_do_not_tell_the_label(tmp_path):
         rows = latents[latents["rlvo"] == label].head(100).to_dict("records")
         for index, row in enumerate(rows):
             row["participant_id"] = f"sub-{label}{index:03d}"
-            dataset._write_patient(tmp_path, 1, (2 * index + label, row))
+            dataset._write_patient(tmp_path, 1, 2 * index + label, row)
             folder = tmp_path / row["participant_id"]
             sizes.append(float(sum(p.stat().st_size for p in folder.rglob("*.gz"))))
             labels.append(label)

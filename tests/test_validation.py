@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rlvo_lib import images, validation
-from rlvo_lib.cohort import scan_path
 from rlvo_lib.config import InputError
+from rlvo_lib.dataset import scan_path
 
 
 def _faults(raw, write_dataset, study, words):

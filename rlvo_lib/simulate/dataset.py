@@ -9,12 +9,6 @@ for a finished one.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +16,16 @@ import pandas as pd
 
 import rlvo_lib
 from rlvo_lib import storage
-from rlvo_lib.cohort import SCANS, scan_path
+from rlvo_lib import workers as parallel
 from rlvo_lib.config import InputError
+from rlvo_lib.dataset import SCANS, scan_path
 from rlvo_lib.images import save_nifti
-from rlvo_lib.progress import track
 from rlvo_lib.simulate import patients as cohort_patients
 
 #: Scenario name: what it is. Others (null, signal, ...) take their place here and in `patients`.
 SCENARIOS = {"paper": "difficulty, counts and prevalence like the study's"}
 
 WRITTEN_SCANS = tuple(scan for scan in SCANS if scan != "vessels")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 README = """SIMULATED DATA. No patient stands behind any row or scan of this folder.
 
@@ -77,7 +70,7 @@ def write_dataset(
         "seed": int(seed),
         "scenario": scenario,
         "patients": int(patients),
-        "code": storage.code_key("simulate", "images", "storage"),
+        "code": storage.code_key("simulate"),
     }
     with storage.lock(out.parent / f".{out.name}"):
         if _finished(out, request):
@@ -125,44 +118,30 @@ def _finished(out: Path, request: dict) -> bool:
             "this simulation began"
         )
     found = storage.read_json(_generation(out))
-    differing = [name for name in request if found.get(name) != request[name]]
+    differing = [name for name in ("scenario", "patients", "seed") if found[name] != request[name]]
     if differing:
-        what = ", ".join(f"{n} {found.get(n)!r} instead of {request[n]!r}" for n in differing)
+        what = ", ".join(f"{n} {found[n]} instead of {request[n]}" for n in differing)
         raise InputError(f"{out} holds another simulation ({what}); allowed: a new folder")
+    if found["code"] != request["code"]:
+        raise InputError(
+            f"{out} was simulated by another version of rlvo-repro; allowed: a new folder, or this "
+            "one once it is deleted"
+        )
     return (out / "dataset_description.json").exists()
 
 
 def _write_patients(out: Path, latents: pd.DataFrame, seed: int, workers: int, label: str) -> None:
     """Render and write every patient that is not complete yet."""
     rows = latents.to_dict("records")
-    tasks = [(i, row) for i, row in enumerate(rows) if not _truth(out, row).exists()]
-    work = partial(_write_patient, out, seed)
-    if workers == 1 or len(tasks) < 2:
-        for _ in track(map(work, tasks), total=len(tasks), label=label):
-            pass
-        return
-    with _pool(min(workers, len(tasks))) as pool:
-        futures = [pool.submit(work, task) for task in tasks]
-        for future in track(as_completed(futures), total=len(tasks), label=label):
-            future.result()
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes, each with one thread for linear algebra; what waits is dropped on
-    an error or interruption."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    tasks = [(out, seed, i, row) for i, row in enumerate(rows) if not _truth(out, row).exists()]
+    alone = len(tasks) + 1  # so many tasks are never reached: all are done in this process
+    parallel.run(
+        _write_patient,
+        tasks,
+        workers=workers,
+        label=label,
+        spawn_from=2 if workers > 1 else alone,
+    )
 
 
 def _truth(out: Path, patient: dict) -> Path:
@@ -171,11 +150,10 @@ def _truth(out: Path, patient: dict) -> Path:
     return out / "derivatives" / "truth" / name / f"{name}_truth.json"
 
 
-def _write_patient(out: Path, seed: int, task: tuple[int, dict]) -> str:
+def _write_patient(out: Path, seed: int, index: int, patient: dict) -> str:
     """Render one patient from their own random stream and write the scans, then the truth."""
     from rlvo_lib.simulate import physics
 
-    index, patient = task
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1, index]))
     scans, truth = physics.render(patient, rng)
     name = patient["participant_id"]

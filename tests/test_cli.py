@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from rlvo_lib import storage
+from rlvo_lib.config import project_root
+
+
+def rlvo(*arguments):
+    """Run the command as a user does; returns exit status, output and error text."""
+    code = "from rlvo_lib.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+        env=None,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", ["simulate", "validate", "reproduce", "evaluate", "verify"])
+def test_each_command_explains_itself(command):
+    status, out, _ = rlvo(command, "--help")
+    assert status == 0 and "Usage" in out and len(out) > 300
+
+
+def test_one_line_and_status_2_for_what_cannot_be_done(tmp_path):
+    cases = [
+        (["validate", tmp_path / "absent"], "does not exist"),
+        (
+            ["reproduce", "--profile", "quick"],
+            "profile 'quick' is not known; allowed: smoke, demo, full",
+        ),
+        (["reproduce", "--data", tmp_path / "absent"], "does not exist"),
+        (["reproduce", "--set", "epoch=3"], "setting 'epoch' is not known"),
+        (["reproduce", "--set", "epochs_max"], "allowed: NAME=VALUE"),
+        (["verify", tmp_path], "not a finished run folder"),
+        (["evaluate", tmp_path / "absent.csv"], "no such file"),
+        (["simulate", tmp_path / "x", "--scenario", "moon"], "moon"),
+        (["simulate", tmp_path / "x", "--patients", "1"], "patients"),
+    ]
+    for arguments, message in cases:
+        status, out, err = rlvo(*arguments)
+        assert status == 2, arguments
+        assert message in err and "Traceback" not in err + out, (arguments, err)
+        assert err.count("\n") == 1 and err.startswith("rlvo: "), err
+
+
+def test_a_wrong_option_has_status_2():
+    assert rlvo("verify")[0] == 2
+    assert rlvo("verify", "--nope", "x")[0] == 2
+
+
+def test_validate_lists_all_faults_and_writes_json(raw, write_dataset, tmp_path):
+    raw.loc["sub-01", "age"], raw.loc["sub-02", "sex"] = "200", "x"
+    root = write_dataset(raw)
+    status, out, _ = rlvo("validate", root, "--json", tmp_path / "faults.json")
+    assert status == 1
+    assert "error: sub-01: age: Age: '200' is not allowed; allowed: whole number 0 to 120" in out
+    assert "2 errors, 0 warnings" in out
+    faults = json.loads((tmp_path / "faults.json").read_text())
+    assert [fault["participant_id"] for fault in faults] == ["sub-01", "sub-02"]
+
+
+def test_validate_says_when_all_is_well(raw, write_dataset):
+    status, out, _ = rlvo("validate", write_dataset(raw))
+    assert status == 0 and "0 errors, 0 warnings" in out
+
+
+def test_evaluate_any_csv(tmp_path):
+    frame = pd.DataFrame({"outcome": [0, 0, 1, 1, 0, 1], "risk": [0.1, 0.4, 0.35, 0.8, 0.2, 0.7]})
+    storage.write_csv(tmp_path / "p.csv", frame)
+    status, out, _ = rlvo(
+        "evaluate", tmp_path / "p.csv", "--truth", "outcome", "--score", "risk",
+        "--json", tmp_path / "e.json",
+    )  # fmt: skip
+    assert status == 0
+    table = pd.DataFrame(json.loads((tmp_path / "e.json").read_text()))
+    auc = table[(table["score"] == "risk") & (table["metric"] == "auc")]["value"].iloc[0]
+    assert auc == pytest.approx(8 / 9)
+    status, _, err = rlvo("evaluate", tmp_path / "p.csv", "--truth", "nope")
+    assert status == 2 and "nope" in err and "Traceback" not in err
+
+
+def test_the_reference_run_is_a_finished_run():
+    info = json.loads((project_root() / "reports" / "reference" / "run.json").read_text())
+    assert info["data"] == "simulated"

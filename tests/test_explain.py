@@ -1,0 +1,126 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rlvo_lib import experiment, explain, images
+
+
+@pytest.fixture(scope="module")
+def task(analysis, tensors):
+    experiment.run_arms(analysis, tensors, ["daft"])
+    return experiment.plan(analysis, tensors, ["daft"])[0]
+
+
+@pytest.fixture(scope="module")
+def model(analysis, tensors, task):
+    return explain.FusedModel.load(analysis, tensors, task)
+
+
+@pytest.fixture(scope="module")
+def shap(analysis, tensors, task):
+    return explain.shap_values(analysis, tensors, task)
+
+
+def test_players_and_table_are_inverse(analysis, model):
+    ids = list(analysis.y.index[:12])
+    table = analysis.dataset.table.loc[ids, model.columns].reset_index(drop=True)
+    back = model.table_of(model.players(ids))
+    for column in table:
+        wanted = table[column].to_numpy(object, na_value=None)
+        assert [None if pd.isna(v) else v for v in back[column]] == list(wanted), column
+
+
+def test_logit_of_a_patient_s_own_variables_is_the_stored_prediction(
+    analysis, tensors, task, model
+):
+    stored = experiment.run_arms(analysis, tensors, ["daft"]).query(
+        "partition == 'test' and fold == 1"
+    )
+    for row in stored.head(4).itertuples():
+        features = model.image_features(row.participant_id)
+        logit = model.logit(features, model.players([row.participant_id]))[0]
+        assert 1 / (1 + np.exp(-logit)) == pytest.approx(row.probability, abs=1e-5)
+
+
+def test_shap_values_add_up_and_cover_each_variable_once(analysis, shap, model):
+    sums = shap.groupby("participant_id").agg(
+        total=("shap", "sum"), base=("base", "first"), logit=("logit", "first"), n=("shap", "size")
+    )
+    assert (sums["total"] + sums["base"] - sums["logit"]).abs().max() < 1e-3
+    assert (sums["n"] == len(model.columns)).all()
+    assert len(sums) == analysis.settings.explained_patients
+    assert shap["shap"].abs().max() > 0
+
+
+def test_a_variable_that_the_model_ignores_gets_nothing(
+    analysis, tensors, task, model, monkeypatch
+):
+    columns = [i for i, name in enumerate(model.encoder.names) if name.startswith("age")]
+    weight = model.network.block.modulation.reduce.weight
+    offset = weight.shape[1] - len(model.encoder.names)
+    with torch.no_grad():
+        weight[:, [offset + i for i in columns]] = 0
+    monkeypatch.setattr(explain.FusedModel, "load", lambda *_: model)
+    values = explain._compute_shap(analysis, tensors, task)
+    assert values[values["variable"] == "age"]["shap"].abs().max() < 1e-9
+    assert values[values["variable"] != "age"]["shap"].abs().max() > 1e-9
+
+
+def test_occlusion_finds_the_region_that_the_model_looks_at(analysis, tensors, task):
+    """A model that is the mean of one corner of one channel is explained by that corner."""
+    model = explain.FusedModel.load(analysis, tensors, task)
+    d, h, w = analysis.settings.grid_shape
+
+    class Corner(torch.nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, image, tabular=None):
+            standard = (image - self.encoder.mean) / self.encoder.sd
+            return standard[:, :1, d // 2 :, h // 2 :, w // 2 :].mean(dim=(1, 2, 3, 4))[:, None]
+
+    model.network = Corner(model.network.encoder)
+    participant = analysis.y.index[0]
+    image = torch.ones(1, 7, d, h, w)
+    model.network.encoder.mean.zero_(), model.network.encoder.sd.fill_(1)
+    model.image = lambda _: image
+    found = explain.occlusion_map(model, participant)
+    assert found.shape == (d, h, w)
+    inside = found[d // 2 + 3 :, h // 2 + 3 :, w // 2 + 3 :]
+    assert inside.min() > 0
+    assert np.abs(found[: d // 2 - 3, : h // 2 - 3, : w // 2 - 3]).max() < 1e-6
+
+
+def test_maps_lie_where_the_tensor_looked_things_up(analysis, tensors, tmp_path):
+    """The world position of a voxel in the saved map is that of the tensor's affine, flip included."""
+    sides = tensors.table["side"]
+    for side in ("left", "right"):
+        participant = sides.index[sides == side][0]
+        array = np.zeros(analysis.settings.grid_shape, np.float32)
+        array[3, 5, 7] = 1
+        path = explain.save_map(tensors, participant, array, tmp_path / f"{side}.nii.gz")
+        loaded, affine = images.load_nifti(path)
+        voxel = np.argwhere(loaded == 1)[0]
+        np.testing.assert_allclose(
+            (affine @ [*voxel, 1])[:3], (tensors.affine(participant) @ [3, 5, 7, 1])[:3], atol=1e-3
+        )
+        middle = tensors.affine(participant) @ [*(np.array(array.shape) / 2), 1]
+        assert (middle[0] < 0) == (side == "left"), "the grid holds the affected hemisphere"
+
+
+def test_saliency_maps_are_written_and_found_again(analysis, tensors, task):
+    maps = explain.saliency_maps(analysis, tensors, task)
+    assert len(maps) == analysis.settings.saliency_patients
+    for row in maps.itertuples():
+        array, _ = images.load_nifti(analysis.settings.out / row.map)
+        assert array.max() == pytest.approx(row.highest, rel=1e-6)
+    pd.testing.assert_frame_equal(explain.saliency_maps(analysis, tensors, task), maps)
+
+
+def test_explained_patients_are_test_patients_half_with_the_outcome(analysis, tensors, task):
+    chosen = explain._chosen(analysis, "explained_patients", task.arm, tensors)
+    test = set(analysis.split.query("partition == 'test'")["participant_id"])
+    assert set(chosen) <= test and len(chosen) == 4
+    assert analysis.y[chosen].sum() == min(2, analysis.y[list(test)].sum())
