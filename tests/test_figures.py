@@ -70,20 +70,25 @@ def test_roc_curves(performance):
 
 
 def test_auc_forest_shows_two_uncertainties_and_the_published_value(performance):
-    published = {"daft": {"auc": 0.70, "auc_sd": 0.02}, "absent": {"auc": 0.5}}
+    published = {"daft": {"label": "Paper", "auc": 0.70, "auc_sd": 0.02}, "other": {"f1": 0.5}}
     figure = draw(figures.auc_forest(performance, published=published, labels=LABELS))
     axis = figure.axes[0]
     texts = legend_texts(figure)
     assert "fold ensemble, 95 % CI over patients" in texts and "mean ± SD over fold models" in texts
     assert "published, another cohort" in texts and "no skill" in texts
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["Imaging", "DAFT"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        "Imaging",
+        "DAFT",
+        "Paper (published)",
+    ]
     ensemble, folds, paper = axis.containers
     np.testing.assert_array_equal(ensemble[0].get_xdata(), [0.52, 0.72])
     limits = [segment[:, 0] for segment in ensemble[2][0].get_segments()]
     np.testing.assert_allclose(limits, [[0.4, 0.65], [0.6, 0.8]])
     spread = [segment[:, 0] for segment in folds[2][0].get_segments()]
     np.testing.assert_allclose(spread, [[0.48, 0.52], [0.67, 0.73]])
-    assert list(paper[0].get_xdata()) == [0.70]
+    assert paper[0].get_xydata().tolist() == [[0.70, 0.0]]
+    assert min(ensemble[0].get_ydata()) > 0.5  # apart from the arms of this cohort
     assert [line.get_xdata()[0] for line in axis.lines][0] == 0.5
     with pytest.raises(InputError, match="no rows of metric 'kappa'"):
         figures.auc_forest(performance, metric="kappa")

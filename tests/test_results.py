@@ -261,6 +261,15 @@ def test_faulty_predictions_are_named(predictions, change, words):
         results.check_predictions(change(predictions))
 
 
+def test_a_test_set_without_events_is_named(predictions, thresholds, study):
+    test = predictions["partition"] == "test"
+    quiet = predictions[~test | (predictions["y_true"] == 0)]
+    with pytest.raises(
+        InputError, match="all 45 patients that arm 'clinical_logistic' is judged on"
+    ):
+        results.performance(quiet, thresholds, study, data="real")
+
+
 def test_shap_importance():
     shap = pd.DataFrame({
         "participant_id": ["sub-1"] * 2 + ["sub-2"] * 2, "arm": "daft",

@@ -86,6 +86,8 @@ def shap_beeswarm(
         sns.swarmplot(data=frame[~known], color="#999999", **style)
     axis.set_yticks(range(len(chosen)), [name_of(labels, v) for v in chosen], fontsize=8.5)
     axis.set(xlabel=f"SHAP value ({unit})", ylabel="")
+    axis.locator_params(axis="x", nbins=6)
+    axis.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     bar = figure.colorbar(
         ScalarMappable(cmap=colormaps["cividis"]), ax=axis, ticks=[0, 1], pad=0.02, shrink=0.7

@@ -81,14 +81,16 @@ def auc_forest(
 ) -> Figure:
     """Each arm's estimate in two ways: mean ± SD over the fold models, and the ensemble with its CI.
 
-    Published values (arm -> ``{"auc": 0.70, "auc_sd": 0.02}``) are open diamonds: another cohort.
+    Published values (name -> ``{"label": ..., "auc": 0.70, "auc_sd": 0.02}``) have rows of their own
+    below a line, with open diamonds: they come from another cohort.
     """
     rows = need(performance, "arm", "metric", "mean", "sd", "ensemble", "low", "high")
     rows = rows[rows["metric"] == metric]
     if rows.empty:
         raise InputError(f"figure: the table has no rows of metric '{metric}'")
-    y = np.arange(len(rows))[::-1].astype(float)
-    figure = canvas(7.2, 1.6 + 0.42 * len(rows))
+    papers = [(name, value) for name, value in (published or {}).items() if metric in value]
+    y = np.arange(len(rows))[::-1] + len(papers) + 0.3
+    figure = canvas(7.2, 1.6 + 0.42 * (len(rows) + len(papers)))
     axis = figure.axes[0]
     axis.axvline(no_skill, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1, label="no skill")
     axis.errorbar(
@@ -101,17 +103,20 @@ def auc_forest(
         rows["mean"], y - 0.13, xerr=rows["sd"], fmt="s", color=COLOURS[4], markersize=4, capsize=0,
         linewidth=3, alpha=0.95, label="mean ± SD over fold models",
     )  # fmt: skip
-    place = dict(zip(rows["arm"], y, strict=True))
-    known = [(a, v) for a, v in (published or {}).items() if a in place and metric in v]
-    if known:
+    ticks = list(zip(y, [name_of(labels, arm) for arm in rows["arm"]], strict=True))
+    if papers:
+        places = np.arange(len(papers))[::-1]
         axis.errorbar(
-            [v[metric] for _, v in known], [place[a] - 0.32 for a, _ in known],
-            xerr=[v.get(f"{metric}_sd", 0) for _, v in known], fmt="D", color=COLOURS[1],
+            [value[metric] for _, value in papers], places,
+            xerr=[value.get(f"{metric}_sd", 0) for _, value in papers], fmt="D", color=COLOURS[1],
             markerfacecolor="white", markersize=6, linewidth=1.4, label="published, another cohort",
         )  # fmt: skip
-    axis.set_yticks(y, [name_of(labels, arm) for arm in rows["arm"]])
+        axis.axhline(len(papers) - 0.35, color=GRID, linewidth=1)
+        names = [f"{value.get('label', name)} (published)" for name, value in papers]
+        ticks += list(zip(places, names, strict=True))
+    axis.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axis.tick_params(axis="y", length=0)
-    axis.set(xlabel=title, ylim=(-0.7, len(rows) - 0.3))
+    axis.set(xlabel=title, ylim=(-0.7, y.max() + 0.7))
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return figure

@@ -127,7 +127,7 @@ def _number_verdict(claim: Mapping[str, Any], here: float, data: str) -> tuple[s
     if by_design:
         return (
             "inconsistent",
-            "this run simulated a cohort of another size: says nothing of the paper",
+            "this run simulated another number of patients",
         )
     return "inconsistent", f"{here:.6g} here"
 

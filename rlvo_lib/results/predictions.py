@@ -107,6 +107,11 @@ def scores_of(frame: pd.DataFrame, order: Iterable[str] = ()) -> Iterator[Scores
                 f"predictions: the seeds of arm '{arm}' did not score the same patients"
             )
         y = rows.groupby("participant_id")["y_true"].first().reindex(wide.index)
+        if y.nunique() < 2:
+            raise InputError(
+                f"predictions: all {len(y)} patients that arm '{arm}' is judged on have outcome "
+                f"{y.iloc[0]}; needed: some with and some without it"
+            )
         yield Scores(
             arm, tuple(wide.index), y.to_numpy(int), wide.to_numpy(float), tuple(wide.columns)
         )
