@@ -130,10 +130,11 @@ def load_study(name: str = "rlvo") -> Study:
         raise InputError(
             f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}"
         )
-    return _parse_study(path)
+    return read_study(path)
 
 
-def _parse_study(path: Path) -> Study:
+def read_study(path: Path) -> Study:
+    """A study file, wherever it lies; its dictionary is looked for in the same folder."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -364,5 +365,5 @@ def _check_settings(settings: Settings) -> None:
 
 __all__ = [
     "ARM_KINDS", "Arm", "Channel", "InputError", "PROFILES", "Rule", "Settings", "Study",
-    "available_workers", "load_settings", "load_study", "project_root",
+    "available_workers", "load_settings", "load_study", "read_study", "project_root",
 ]  # fmt: skip

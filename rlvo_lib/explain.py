@@ -216,7 +216,7 @@ def occlusion_map(model: FusedModel, participant: str) -> np.ndarray:
         encoder, image = model.network.encoder, model.image(participant)
         box = max(2, int(min(image.shape[2:]) * OCCLUSION_BOX_SHARE))
         occlude = OcclusionSensitivity(
-            _OnStandardised(model.network, model.tabular(participant)),
+            _OnStandardised(model.network, model.tabular(participant)).eval(),  # MONAI restores it
             mask_size=box, n_batch=64, overlap=0.5, mode=0.0, verbose=False, activate=False,
         )  # fmt: skip
         with torch.no_grad():

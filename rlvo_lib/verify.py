@@ -60,7 +60,7 @@ class Run:
     @cached_property
     def study(self) -> Study:
         """The study file as it was when the run was made."""
-        return config._parse_study(self.root / "study.toml")
+        return config.read_study(self.root / "study.toml")
 
     @cached_property
     def dictionary(self) -> dictionary.Dictionary:

@@ -110,6 +110,17 @@ def test_maps_lie_where_the_tensor_looked_things_up(analysis, tensors, tmp_path)
         assert (middle[0] < 0) == (side == "left"), "the grid holds the affected hemisphere"
 
 
+def test_explaining_one_patient_leaves_the_model_as_it_was(analysis, tensors, task):
+    first, second = analysis.y.index[:2]
+    model = explain.FusedModel.load(analysis, tensors, task)
+    explain.occlusion_map(model, first)
+    assert not any(module.training for module in model.network.modules())
+    fresh = explain.FusedModel.load(analysis, tensors, task)
+    np.testing.assert_array_equal(
+        explain.occlusion_map(model, second), explain.occlusion_map(fresh, second)
+    )
+
+
 def test_saliency_maps_are_written_and_found_again(analysis, tensors, task):
     maps = explain.saliency_maps(analysis, tensors, task)
     assert len(maps) == analysis.settings.saliency_patients

@@ -51,6 +51,11 @@ def test_identifiers_stay_text(tmp_path):
     assert storage.read_csv(tmp_path / "p.csv")["participant_id"][0] == "007"
 
 
+def test_json_is_strict(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"b": [float("nan"), 1.5, (float("inf"),)], "c": None})
+    assert storage.read_json(tmp_path / "a.json") == {"b": [None, 1.5, [None]], "c": None}
+
+
 def test_missing_and_empty_tables_are_named(tmp_path):
     with pytest.raises(InputError, match=r"p\.csv: no such file"):
         storage.read_csv(tmp_path / "p.csv")

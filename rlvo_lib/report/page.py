@@ -82,7 +82,7 @@ def _data(run: Path) -> str:
 def _study(run: Path) -> Study:
     if not (run / "study.toml").exists():
         raise InputError(f"{run}: not a finished run folder (no study.toml in it)")
-    return config._parse_study(run / "study.toml")
+    return config.read_study(run / "study.toml")
 
 
 def _rank(path: Path) -> tuple[int, str]:
