@@ -35,7 +35,7 @@ lint: $(INSTALLED) ## ruff on code and notebooks
 	$(BIN)/ruff format --check .
 
 unit: $(INSTALLED) ## unit tests and doctests
-	$(QUIET) $(BIN)/python -m pytest -q -n 2 -m "not long" tests rlvo_lib
+	$(QUIET) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not long" tests rlvo_lib
 
 notebooks-test: $(INSTALLED) ## run the notebooks from an empty cache and compare their stored outputs
 	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import cohort, dataset, dictionary, preprocess, simulate, storage, validation, workers
+from rlvo_lib import cohort, storage, workers
+from rlvo_lib.analysis import Analysis
 from rlvo_lib.config import Arm, InputError, Settings
-from rlvo_lib.dataset import Dataset
-from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.preprocess import TensorCache
 
 if TYPE_CHECKING:
@@ -33,90 +32,6 @@ TRAINING_SETTINGS = (
     "encoder", "base_filters", "epochs_max", "patience_epochs", "batch_size", "learning_rate",
     "weight_decay", "augment_shift_voxels", "augment_noise", "device",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """A dataset with its cohort and split: where every notebook starts."""
-
-    settings: Settings
-    dictionary: Dictionary
-    dataset: Dataset
-    frame: pd.DataFrame  # the cohort frame (see rlvo_lib.cohort)
-    split: pd.DataFrame  # participant_id, partition, fold
-
-    @property
-    def y(self) -> pd.Series:
-        """Outcome (0 or 1) of the eligible patients, by participant_id."""
-        return cohort.labels(self.frame, self.settings.study)
-
-    def fold_parts(self, fold: int) -> dict[str, list[str]]:
-        """Patients of a fold: ``train``, ``inner`` (stops the training), ``held_out``, ``test``.
-
-        ``inner`` is taken from the fold's training part, stratified by outcome.
-        """
-        from sklearn.model_selection import train_test_split
-
-        members = self.split.set_index("participant_id")
-        in_training = members["partition"] == "train"
-        held_out = members.index[in_training & (members["fold"] == str(fold))]
-        rest = members.index[in_training & (members["fold"] != str(fold))]
-        train, inner = train_test_split(
-            sorted(rest),
-            test_size=self.settings.study.validation["inner_fraction"],
-            stratify=self.y[sorted(rest)],
-            random_state=self.settings.seed + fold,
-        )
-        return {
-            "train": sorted(train),
-            "inner": sorted(inner),
-            "held_out": sorted(held_out),
-            "test": sorted(members.index[members["partition"] == "test"]),
-        }
-
-
-def open_analysis(settings: Settings) -> Analysis:
-    """Find the dataset, or simulate the embedded one; check it; derive label and split.
-
-    Writes ``cohort.csv`` and ``split.csv`` into the run folder.
-
-    Raises
-    ------
-    InputError
-        If the dataset has faults (the first is named; ``rlvo validate`` lists all).
-    """
-    words = dictionary.load(settings.study.dictionary_path)
-    root = settings.data or embedded_dataset(settings)
-    validation.require_valid(root, settings.study, words)
-    data = dataset.load_dataset(root, words)
-    frame = cohort.build(data, settings.study)
-    given = root / "split.csv" if (root / "split.csv").exists() else None
-    split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
-    cohort.keep_split(split, settings.out, given=given is not None)
-    storage.write_csv(settings.out / "cohort.csv", frame)
-    return Analysis(settings, words, data, frame, split)
-
-
-def embedded_dataset(settings: Settings) -> Path:
-    """The simulated cohort of these settings, made if absent."""
-    name = f"embedded-{settings.scenario}-{settings.patients}-{settings.seed}"
-    key = storage.key(storage.code_key("simulate", "dataset", "images"))
-    root = settings.cache / "datasets" / f"{name}-{key}"
-    with storage.lock(root):
-        simulate.write_dataset(
-            root,
-            patients=settings.patients,
-            seed=settings.seed,
-            scenario=settings.scenario,
-            workers=settings.workers,
-        )
-    return root
-
-
-def tensors(analysis: Analysis) -> TensorCache:
-    """The model tensors of the eligible patients, prepared where absent."""
-    eligible = list(cohort.included(analysis.frame).index)
-    return preprocess.prepare(analysis.dataset, analysis.settings, eligible)
 
 
 # ---------------------------------------------------------------------------------------- tasks
@@ -148,17 +63,81 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
     A patient who lacks one of the arm's channels is left out of it, with the reason.
     """
     eligible = sorted(cohort.included(analysis.frame).index)
-    missing = cache.missing(eligible, arm.channels) if arm.channels else {}
+    missing = {}
+    if arm.channels:
+        missing = (
+            cache.missing(eligible, arm.channels) if cache else dict.fromkeys(eligible, "no scans")
+        )
     frame = pd.DataFrame({"participant_id": eligible})
     frame["reason"] = [missing.get(participant, "") for participant in eligible]
     return frame.assign(used=frame["reason"] == "")
+
+
+def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
+    """The study's arms, the patients each can use, and whether it runs.
+
+    An arm runs if each fold keeps both outcomes to train on, and someone to stop the training and to
+    be held out. A ``mean`` arm runs if all its arms do.
+
+    Returns
+    -------
+    DataFrame with arm, label, kind, fusion, channels and predictors (numbers of), n, events, left_out
+    (patients), runs, reason.
+    """
+    study, rows, runs = analysis.settings.study, [], {}
+    for name, arm in study.arms.items():
+        usable = arm_patients(analysis, cache, arm)
+        used = set(usable["participant_id"][usable["used"]])
+        if arm.kind == "mean":
+            lacking = [part for part in arm.of if not runs[part]]
+            reason = f"arm {', '.join(lacking)} does not run" if lacking else ""
+        else:
+            reason = _why_not(analysis, used)
+            left_out = usable.loc[~usable["used"], "reason"]
+            if reason and len(left_out):
+                reason += f" ({left_out.mode()[0]})"
+        runs[name] = not reason
+        rows.append(
+            (name, arm.label, arm.kind, arm.fusion, len(arm.channels), len(study.columns_of(arm)),
+             len(used), int(analysis.y[sorted(used)].sum()), len(usable) - len(used), not reason, reason)
+        )  # fmt: skip
+    columns = ["arm", "label", "kind", "fusion", "channels", "predictors", "n", "events", "left_out",
+               "runs", "reason"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _why_not(analysis: Analysis, used: set[str]) -> str:
+    """Why an arm with these patients cannot be cross-validated; empty if it can."""
+    for fold in range(1, analysis.settings.study.validation["folds"] + 1):
+        parts = {
+            name: [p for p in ids if p in used] for name, ids in analysis.fold_parts(fold).items()
+        }
+        if analysis.y[parts["train"]].nunique() < 2:
+            return (
+                f"fold {fold}: {len(parts['train'])} patients left to train on, not both outcomes"
+            )
+        for part in ("inner", "held_out"):
+            if not parts[part]:
+                return f"fold {fold}: no patient left in the {part} part"
+    return ""
+
+
+def explained_arm(analysis: Analysis, cache: TensorCache | None) -> str:
+    """The arm to explain: the study's, or the first network with predictors where that cannot run."""
+    study = analysis.settings.study
+    runs = set(ladder(analysis, cache).query("runs")["arm"])
+    networks = [a.name for a in study.arms.values() if a.kind in ("cnn", "mlp") and a.predictors]
+    for name in (study.explain_arm, *networks):
+        if name in runs:
+            return name
+    raise InputError("no arm can be explained: none with predictors has enough patients")
 
 
 def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list[Task]:
     """The tasks of some arms; ``mean`` arms have none, since they are made from others."""
     settings, study = analysis.settings, analysis.settings.study
     code = storage.code_key(
-        "dataset", "cohort", "tabular", "encoders", "fusion", "training", "experiment"
+        "dataset", "cohort", "analysis", "tabular", "encoders", "fusion", "training", "experiment"
     )
     tasks = []
     for name in arms:
@@ -308,7 +287,7 @@ def load_network(analysis: Analysis, task: Task, n_tabular: int) -> nn.Module:
 def run_arms(
     analysis: Analysis, cache: TensorCache | None, arms: list[str] | None = None
 ) -> pd.DataFrame:
-    """Run all tasks of some arms (default: the study's ladder) and return their predictions.
+    """Run all tasks of some arms (default: all of the `ladder` that run) and return their predictions.
 
     Returns
     -------
@@ -318,13 +297,17 @@ def run_arms(
     Raises
     ------
     InputError
-        If an arm is not in the study file.
+        If an arm is not in the study file, or too few patients have what it needs.
     """
     study = analysis.settings.study
-    arms = list(study.arms) if arms is None else arms
-    for name in arms:
+    for name in arms or ():
         if name not in study.arms:
             raise InputError(f"arm '{name}' is not in the study; allowed: {', '.join(study.arms)}")
+    possible = ladder(analysis, cache).set_index("arm")
+    arms = list(possible.index[possible["runs"]]) if arms is None else arms
+    for name in arms:
+        if not possible.loc[name, "runs"]:
+            raise InputError(f"arm '{name}' cannot run: {possible.loc[name, 'reason']}")
     wanted = list(dict.fromkeys(a for name in arms for a in (*study.arms[name].of, name)))
     tasks = plan(analysis, cache, wanted)
     with storage.lock(analysis.settings.cache / "tasks"):
@@ -373,11 +356,3 @@ def _run_tasks(analysis: Analysis, cache: TensorCache | None, tasks: list[Task])
             label="training",
             titles=[task.title for task in tasks],
         )
-
-
-def fingerprint(analysis: Analysis) -> dict[str, str]:
-    """Name and content of the dataset and split, for the run's provenance."""
-    root = analysis.dataset.root
-    names = ("participants.tsv", "dataset_description.json", "split.csv")
-    files = {name: storage.digest(root / name) for name in names if (root / name).exists()}
-    return {"name": analysis.dataset.name} | files

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rlvo_lib import experiment, images, progress, storage, workers
+from rlvo_lib.analysis import Analysis
 from rlvo_lib.config import InputError
-from rlvo_lib.experiment import Analysis, Task
+from rlvo_lib.experiment import Task
 from rlvo_lib.preprocess import TensorCache
 
 SHAP_COLUMNS = [
@@ -246,7 +247,7 @@ def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.Data
     DataFrame with participant_id, arm, fold, y_true, map (path inside the run folder), the highest
     and lowest contribution (logit) and the world position (mm, RAS+) of the highest.
     """
-    chosen = _chosen(analysis, "saliency_patients", task.arm, cache)
+    chosen = _chosen(analysis, "saliency_patients", task.arm, cache) if task.arm.channels else []
     key = storage.key(task.folder.name, storage.code_key("explain"))
     model, rows = None, []
     for participant in progress.track(chosen, label=f"saliency, {task.arm.name}, fold {task.fold}"):

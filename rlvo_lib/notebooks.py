@@ -54,14 +54,12 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
     for name in NAMES:
         check_parameters(source(name), parameters)
     done = []
-    for number, name in enumerate(NAMES, start=1):
-        begun = time.monotonic()
-        with _followed(f"[{number}/{len(NAMES)}] {name}"):
-            done.append(run_one(name, settings.out / "notebooks", parameters))
-        print(
-            f"[{number}/{len(NAMES)}] {name}: done in {time.monotonic() - begun:.0f} s",
-            file=sys.stderr,
-        )
+    with _quiet_kernels():
+        for number, name in enumerate(NAMES, start=1):
+            begun, title = time.monotonic(), f"[{number}/{len(NAMES)}] {name}"
+            with _followed(title):
+                done.append(run_one(name, settings.out / "notebooks", parameters))
+            print(f"{title}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return done
 
 

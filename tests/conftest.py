@@ -84,18 +84,16 @@ def settings(shared_folder):
 @pytest.fixture(scope="session")
 def analysis(settings):
     """The small simulated cohort, opened."""
-    from rlvo_lib import experiment
+    from rlvo_lib.analysis import open_analysis
 
     with storage.lock(settings.cache / "fixture"):
-        return experiment.open_analysis(settings)
+        return open_analysis(settings)
 
 
 @pytest.fixture(scope="session")
 def tensors(analysis):
     """Its model tensors."""
-    from rlvo_lib import experiment
-
-    return experiment.tensors(analysis)
+    return analysis.tensors()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from rlvo_lib import cohort, experiment, storage
+from rlvo_lib.analysis import open_analysis
 from rlvo_lib.config import Arm, InputError
 
 QUICK = ["clinical_logistic", "vessels", "daft"]
@@ -145,7 +146,7 @@ def test_table_only_dataset_runs_the_clinical_arms(raw, write_dataset, other_run
     large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(6)])
     large.index.name = "participant_id"
     settings = dataclasses.replace(other_run, data=write_dataset(large))
-    analysis = experiment.open_analysis(settings)
+    analysis = open_analysis(settings)
     assert (settings.out / "cohort.csv").exists()
     predictions = experiment.run_arms(analysis, None, ["clinical_logistic"])
     assert set(predictions["arm"]) == {"clinical_logistic"}
@@ -155,7 +156,7 @@ def test_an_invalid_dataset_stops_before_anything_is_written(raw, write_dataset,
     raw.loc["sub-00", "age"] = "old"
     settings = dataclasses.replace(other_run, data=write_dataset(raw))
     with pytest.raises(InputError, match="patient 'sub-00', age"):
-        experiment.open_analysis(settings)
+        open_analysis(settings)
     assert not settings.out.exists()
 
 
@@ -174,3 +175,23 @@ def test_cohort_and_split_are_in_the_run_folder(analysis):
     assert frame.equals(analysis.frame)
     split = storage.read_csv(analysis.settings.out / "split.csv", dtype={"fold": str})
     assert len(split) == 40
+
+
+def test_ladder_runs_all_arms_where_all_scans_are_there(analysis, tensors):
+    table = experiment.ladder(analysis, tensors).set_index("arm")
+    assert table["runs"].all() and (table["left_out"] == 0).all()
+    assert list(table.index) == list(analysis.settings.study.arms)
+    assert experiment.explained_arm(analysis, tensors) == "daft"
+
+
+def test_ladder_without_scans_keeps_the_clinical_arms_and_says_why(analysis, tensors):
+    table = experiment.ladder(analysis, None).set_index("arm")
+    assert list(table.index[table["runs"]]) == [
+        "clinical_logistic", "clinical_boosting", "clinical_mlp",
+    ]  # fmt: skip
+    assert "(no scans)" in table.loc["daft", "reason"]
+    assert table.loc["late", "reason"] == "arm imaging does not run"
+    assert experiment.explained_arm(analysis, None) == "clinical_mlp"
+    with pytest.raises(InputError, match=r"arm 'daft' cannot run: fold 1: 0 patients left"):
+        experiment.run_arms(analysis, None, ["daft"])
+    assert set(experiment.run_arms(analysis, None)["arm"]) == set(table.index[table["runs"]])

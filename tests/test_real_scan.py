@@ -190,3 +190,18 @@ def test_no_header_text_reaches_the_output(real_dataset):
     for field in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
         assert bytes(header[field]).strip(b"\0") == b"", field
     assert len(header.extensions) == 0
+
+
+def test_a_trained_arm_gives_the_real_head_a_probability(real_dataset, analysis, tensors):
+    from rlvo_lib import experiment, training
+    from rlvo_lib.training import Cases
+
+    experiment.run_arms(analysis, tensors, ["ncct"])
+    task = experiment.plan(analysis, tensors, ["ncct"])[0]
+    network = experiment.load_network(analysis, task, 0)
+    real = preprocess.prepare(real_dataset, analysis.settings).load(["sub-0001"], ["ncct"])
+    simulated = tensors.load(list(analysis.y.index[:1]), ["ncct"])
+    cases = Cases(np.concatenate([real, simulated]), None, np.zeros(2))
+    probability = 1 / (1 + np.exp(-training.predict_logit(network, cases, analysis.settings)))
+    assert np.isfinite(probability).all() and (probability > 0).all() and (probability < 1).all()
+    assert probability[0] != probability[1], "the network looks at the scan"

@@ -1,0 +1,104 @@
+"""A dataset with its cohort and split under some settings: where every notebook starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo_lib import cohort, dataset, dictionary, preprocess, simulate, storage, validation
+from rlvo_lib.config import Settings
+from rlvo_lib.dataset import Dataset
+from rlvo_lib.dictionary import Dictionary
+from rlvo_lib.preprocess import TensorCache
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A dataset with its cohort and split: where every notebook starts."""
+
+    settings: Settings
+    dictionary: Dictionary
+    dataset: Dataset
+    frame: pd.DataFrame  # the cohort frame (see rlvo_lib.cohort)
+    split: pd.DataFrame  # participant_id, partition, fold
+
+    @property
+    def y(self) -> pd.Series:
+        """Outcome (0 or 1) of the eligible patients, by participant_id."""
+        return cohort.labels(self.frame, self.settings.study)
+
+    def fold_parts(self, fold: int) -> dict[str, list[str]]:
+        """Patients of a fold: ``train``, ``inner`` (stops the training), ``held_out``, ``test``.
+
+        ``inner`` is taken from the fold's training part, stratified by outcome.
+        """
+        from sklearn.model_selection import train_test_split
+
+        members = self.split.set_index("participant_id")
+        in_training = members["partition"] == "train"
+        held_out = members.index[in_training & (members["fold"] == str(fold))]
+        rest = members.index[in_training & (members["fold"] != str(fold))]
+        train, inner = train_test_split(
+            sorted(rest),
+            test_size=self.settings.study.validation["inner_fraction"],
+            stratify=self.y[sorted(rest)],
+            random_state=self.settings.seed + fold,
+        )
+        return {
+            "train": sorted(train),
+            "inner": sorted(inner),
+            "held_out": sorted(held_out),
+            "test": sorted(members.index[members["partition"] == "test"]),
+        }
+
+    def tensors(self) -> TensorCache:
+        """The model tensors of the eligible patients, prepared where absent."""
+        eligible = list(cohort.included(self.frame).index)
+        return preprocess.prepare(self.dataset, self.settings, eligible)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Name and content of the dataset's table, description and split, for the provenance."""
+        root = self.dataset.root
+        names = ("participants.tsv", "dataset_description.json", "split.csv")
+        files = {name: storage.digest(root / name) for name in names if (root / name).exists()}
+        return {"name": self.dataset.name} | files
+
+
+def open_analysis(settings: Settings) -> Analysis:
+    """Find the dataset, or simulate the embedded one; check it; derive label and split.
+
+    Writes ``cohort.csv`` and ``split.csv`` into the run folder.
+
+    Raises
+    ------
+    InputError
+        If the dataset has faults (the first is named; ``rlvo validate`` lists all).
+    """
+    words = dictionary.load(settings.study.dictionary_path)
+    root = settings.data or embedded_dataset(settings)
+    validation.require_valid(root, settings.study, words)
+    data = dataset.load_dataset(root, words)
+    frame = cohort.build(data, settings.study)
+    given = root / "split.csv" if (root / "split.csv").exists() else None
+    split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
+    cohort.keep_split(split, settings.out, given=given is not None)
+    storage.write_csv(settings.out / "cohort.csv", frame)
+    return Analysis(settings, words, data, frame, split)
+
+
+def embedded_dataset(settings: Settings) -> Path:
+    """The simulated cohort of these settings, made if absent."""
+    name = f"embedded-{settings.scenario}-{settings.patients}-{settings.seed}"
+    key = storage.key(storage.code_key("simulate", "dataset", "images"))
+    root = settings.cache / "datasets" / f"{name}-{key}"
+    with storage.lock(root):
+        simulate.write_dataset(
+            root,
+            patients=settings.patients,
+            seed=settings.seed,
+            scenario=settings.scenario,
+            workers=settings.workers,
+        )
+    return root
