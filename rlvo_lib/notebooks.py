@@ -117,8 +117,10 @@ def write(executed: Path, final: Path) -> None:
     }  # fmt: skip
     notebook.metadata["language_info"] = {"name": "python"}
     for number, cell in enumerate(notebook.cells):
-        cell["id"] = cell.get("id") or f"cell-{number}"
         tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell["id"] = "injected-parameters"  # papermill's is random
+        cell["id"] = cell.get("id") or f"cell-{number}"
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
