@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference dictionary lock clean
+        notebooks-refresh reference bench dictionary lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -56,6 +56,10 @@ notebooks-refresh: $(INSTALLED) ## run the notebooks in place and keep their out
 
 reference: reproduce ## replace the committed reference run by the latest one
 	$(BIN)/python -m rlvo_lib.report reports/latest reports/reference
+
+bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md)
+	$(BIN)/python benchmarks/stages.py demo
+	$(BIN)/python benchmarks/epoch.py
 
 dictionary: $(INSTALLED) ## render data_dictionary.md from the study's data dictionary
 	$(BIN)/python -m rlvo_lib.dictionary

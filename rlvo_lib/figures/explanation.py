@@ -88,6 +88,7 @@ def shap_beeswarm(
     axis.set(xlabel=f"SHAP value ({unit})", ylabel="")
     axis.locator_params(axis="x", nbins=6)
     axis.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
+    axis.xaxis.get_offset_text().set(x=1.0, horizontalalignment="left")  # beside the label
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     bar = figure.colorbar(
         ScalarMappable(cmap=colormaps["cividis"]), ax=axis, ticks=[0, 1], pad=0.02, shrink=0.7
