@@ -58,12 +58,12 @@ class Analysis:
         eligible = list(cohort.included(self.frame).index)
         return preprocess.prepare(self.dataset, self.settings, eligible)
 
-    def fingerprint(self) -> dict[str, str]:
-        """Name and content of the dataset's table, description and split, for the provenance."""
+    def fingerprint(self, tensors: TensorCache) -> dict[str, str]:
+        """Name and content of the dataset's table, description, split and scans, for the provenance."""
         root = self.dataset.root
         names = ("participants.tsv", "dataset_description.json", "split.csv")
         files = {name: storage.digest(root / name) for name in names if (root / name).exists()}
-        return {"name": self.dataset.name} | files
+        return {"name": self.dataset.name} | files | {"scans": tensors.fingerprint}
 
 
 def open_analysis(settings: Settings) -> Analysis:
@@ -83,7 +83,7 @@ def open_analysis(settings: Settings) -> Analysis:
     frame = cohort.build(data, settings.study)
     given = root / "split.csv" if (root / "split.csv").exists() else None
     split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
-    cohort.keep_split(split, settings.out, given=given is not None)
+    cohort.keep_split(split, settings.out, replace=data.simulated)
     storage.write_csv(settings.out / "cohort.csv", frame)
     return Analysis(settings, words, data, frame, split)
 

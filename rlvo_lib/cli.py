@@ -7,6 +7,7 @@ carried out, with one line on the error stream that says why.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,8 +55,13 @@ def validate(
     json: Annotated[
         Path | None, typer.Option(help="Also write all faults to this JSON file.")
     ] = None,
+    read_scans: Annotated[
+        bool, typer.Option("--read-scans", help="Also read every voxel of every scan (slow).")
+    ] = False,
 ) -> None:
     """Check a dataset folder: every fault with its patient, file or column, and what is allowed.
+
+    Of the scans the headers are checked; --read-scans reads them whole.
 
     Exit status: 0 no errors (warnings may be), 1 errors, 2 the folder cannot be read.
     """
@@ -63,7 +69,9 @@ def validate(
     from rlvo_lib.config import load_study
 
     plan = load_study(study)
-    faults = validation.validate(dataset, plan, dictionary.load(plan.dictionary_path))
+    faults = validation.validate(
+        dataset, plan, dictionary.load(plan.dictionary_path), read_scans=read_scans
+    )
     if json:
         storage.write_json(json, faults.to_dict("records"))
     for fault in faults.itertuples():
@@ -103,19 +111,25 @@ def reproduce(
     from rlvo_lib.config import load_settings
 
     overrides = dict(_setting(item) for item in set_ or [])
+    for name in {"profile", "study", "data", "out", "cache"} & set(overrides):
+        raise InputError(
+            f"--set {name}: not a setting; allowed: the options of `rlvo reproduce --help`"
+        )
     paths = {"data": data.resolve() if data else "", "out": out.resolve() if out else ""}
     settings = load_settings(profile, study=study, **paths, **overrides)
     parameters = {
         "profile": profile,
         "study": study,
-        "data": _inside_project(paths["data"]),
-        "out": _inside_project(settings.out),
+        "data": _from_project(paths["data"]),
+        "out": _from_project(settings.out),
         "overrides": overrides,
     }
     try:
         notebooks.run_all(settings, parameters)
     except notebooks.NotebookError as error:
         sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; run the same command again to continue"))
     from rlvo_lib import report
 
     typer.echo(f"report: {report.write_index(settings.out)}")
@@ -134,14 +148,11 @@ def _setting(item: str) -> tuple[str, object]:
         return name.strip(), value
 
 
-def _inside_project(path: Path | str) -> str:
-    """A path as it stands in a stored notebook: relative to the project where it lies inside it."""
+def _from_project(path: Path | str) -> str:
+    """A path as it stands in a stored notebook: from the project's folder, never absolute."""
     from rlvo_lib.config import project_root
 
-    if not path:
-        return ""
-    root = project_root()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return Path(os.path.relpath(path, project_root())).as_posix() if path else ""
 
 
 @app.command()
@@ -199,13 +210,11 @@ def main() -> None:
     except InputError as error:
         sys.exit(_complain(str(error)))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        sys.exit(_complain("the disk is full; free some space and run again"))
-    except KeyboardInterrupt:
-        sys.exit(_complain("interrupted; run the same command again to continue"))
+        if error.errno == errno.ENOSPC:
+            sys.exit(_complain("the disk is full; free some space and run again"))
+        sys.exit(_complain(f"{error.filename or 'a file'}: {error.strerror or error}"))
 
 
 def _complain(message: str) -> int:
-    print(f"rlvo: {message}", file=sys.stderr)
+    print("rlvo: " + " ".join(message.split()), file=sys.stderr)
     return 2

@@ -156,8 +156,10 @@ def make_split(frame: pd.DataFrame, study: Study, *, seed: int, given: Path | No
     y = labels(frame, study)
     split = _read_split(given, y.index, study) if given else _draw_split(y, study, seed)
     fold_of = split.set_index("participant_id")["fold"]
-    for fold in sorted(set(fold_of) - {""}):
+    for fold in [str(number + 1) for number in range(study.validation["folds"])]:
         counts = y[fold_of.index[fold_of == fold]].value_counts()
+        if counts.empty:
+            raise InputError(f"split: fold {fold} has no patient; allowed: some in each fold")
         if len(counts) < 2:
             only = "without" if 0 in counts else "with"
             raise InputError(
@@ -179,13 +181,14 @@ def _draw_split(y: pd.Series, study: Study, seed: int) -> pd.DataFrame:
     splitter = StratifiedKFold if study.validation.get("stratified", True) else KFold
     folds = splitter(study.validation["folds"], shuffle=True, random_state=seed)
     fold = pd.Series("", index=ids)
-    try:
-        for number, (_, held_out) in enumerate(folds.split(train, y[train]), start=1):
-            fold[train[held_out]] = str(number)
-    except ValueError as error:
+    least = int(y[train].value_counts().reindex([0, 1], fill_value=0).min())
+    if least < study.validation["folds"]:
         raise InputError(
-            f"split: {len(train)} training patients cannot be cut into folds: {error}"
-        ) from error
+            f"split: the rarer outcome has {least} of {len(train)} training patients; allowed: at "
+            f"least one in each of {study.validation['folds']} folds"
+        )
+    for number, (_, held_out) in enumerate(folds.split(train, y[train]), start=1):
+        fold[train[held_out]] = str(number)
     split = pd.DataFrame({"participant_id": ids, "fold": fold[ids].to_numpy()})
     split["partition"] = np.where(split["participant_id"].isin(test), "test", "train")
     return split[["participant_id", "partition", "fold"]].sort_values(
@@ -219,9 +222,11 @@ def read_split(path: str | Path) -> pd.DataFrame:
         split = split[["participant_id", "partition", "fold"]]
     except (FileNotFoundError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: missing or empty") from error
-    except KeyError as error:
+    except (UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
+        raise InputError(f"{path}: not a readable CSV table ({error})") from error
+    except KeyError:
         raise InputError(
-            f"{path}: {error}; allowed columns: participant_id, partition, fold"
+            f"{path}: a column is missing; allowed: participant_id, partition, fold, with commas between"
         ) from None
     doubled = split["participant_id"][split["participant_id"].duplicated()]
     if len(doubled):
@@ -229,8 +234,8 @@ def read_split(path: str | Path) -> pd.DataFrame:
     return split
 
 
-def keep_split(split: pd.DataFrame, run: Path, *, given: bool) -> None:
-    """Write ``split.csv`` of a run once; a split that was drawn here is never replaced by another.
+def keep_split(split: pd.DataFrame, run: Path, *, replace: bool) -> None:
+    """Write ``split.csv`` of a run once; only where ``replace`` may another take its place.
 
     Raises
     ------
@@ -238,7 +243,7 @@ def keep_split(split: pd.DataFrame, run: Path, *, given: bool) -> None:
         If the run folder holds the split of other patients, naming the difference.
     """
     path = run / "split.csv"
-    if path.exists() and not given:
+    if path.exists() and not replace:
         kept = read_split(path)
         gone = set(kept["participant_id"]) - set(split["participant_id"])
         new = set(split["participant_id"]) - set(kept["participant_id"])
@@ -283,14 +288,7 @@ def table1(
     from tableone import TableOne
 
     eligible = included(frame)
-    columns = [c for c in study.predictors["clinical"] if c in eligible]
-    columns += [
-        c
-        for name, group in study.predictors.items()
-        if name != "clinical"
-        for c in group
-        if c in eligible
-    ]
+    columns = [c for group in study.predictors.values() for c in group if c in eligible]
     values = typed(eligible[columns], dictionary)
     if by == "label":
         names = {"0": study.negative_label, "1": study.outcome_label}

@@ -66,6 +66,7 @@ class Arm:
     of: tuple[str, ...] = ()  # kind "mean": the arms averaged
 
 
+ENCODERS = ("light", "daft-resnet")
 ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
 RULE_OPS = (">", ">=", "<", "<=", "==", "in", "between", "label-known")
 
@@ -244,7 +245,7 @@ class Settings:
     learning_rate: float = 3e-3  # AdamW, cosine decay to zero
     weight_decay: float = 1e-2
     augment_shift_voxels: int = 2  # random translation; no left-right flip: the side is handled
-    augment_noise: float = 0.02  # SD of added noise, in units of the window
+    augment_noise: float = 0.1  # SD of added noise, as a share of each channel's SD
     # reporting
     bootstrap_resamples: int = 2000
     explained_patients: int = 24  # test patients with SHAP values
@@ -315,7 +316,13 @@ def load_settings(
     """
     if profile not in PROFILES:
         raise InputError(f"profile '{profile}' is not known; allowed: {', '.join(PROFILES)}")
-    known = {f.name for f in dataclasses.fields(Settings)}
+    known = {f.name for f in dataclasses.fields(Settings)} - {
+        "profile",
+        "study",
+        "data",
+        "out",
+        "cache",
+    }
     given = {name: value for name, value in overrides.items() if value is not None}
     for name in given:
         if name not in known:
@@ -323,7 +330,8 @@ def load_settings(
     root = project_root()
     for name in ("grid_shape", "training_seeds"):
         if name in given:
-            given[name] = tuple(given[name])
+            value = given[name]
+            given[name] = tuple(value) if isinstance(value, list | tuple) else (value,)
     settings = Settings(
         study=load_study(study),
         profile=profile,
@@ -342,28 +350,38 @@ def available_workers() -> int:
 
 
 def _check_settings(settings: Settings) -> None:
-    positive = (
-        "patients", "workers", "grid_spacing_mm", "base_filters", "epochs_max", "patience_epochs",
-        "batch_size", "learning_rate", "bootstrap_resamples", "explained_patients",
-        "saliency_patients", "shap_background",
-    )  # fmt: skip
-    for name in positive:
+    kinds = {
+        "int": (int, "a whole number"),
+        "float": ((int, float), "a number"),
+        "str": (str, "text"),
+    }
+    may_be_zero = ("seed", "weight_decay", "augment_shift_voxels", "augment_noise")
+    for entry in dataclasses.fields(Settings):
+        value, (kind, words) = getattr(settings, entry.name), kinds.get(entry.type, (object, ""))
+        is_number = kind not in (str, object)
+        if not isinstance(value, kind) or (is_number and isinstance(value, bool)):
+            raise InputError(f"setting '{entry.name}' is {value!r}; allowed: {words}")
+        if is_number and (value < 0 or (value == 0 and entry.name not in may_be_zero)):
+            least = "0 or more" if entry.name in may_be_zero else "above 0"
+            raise InputError(f"setting '{entry.name}' is {value!r}; allowed: {words}, {least}")
+    for name, allowed in (("device", ("auto", "cpu", "cuda")), ("encoder", ENCODERS)):
+        if getattr(settings, name) not in allowed:
+            raise InputError(
+                f"setting '{name}' is '{getattr(settings, name)}'; allowed: {', '.join(allowed)}"
+            )
+    for name, least, words in (
+        ("grid_shape", 16, "three whole numbers of at least 16, e.g. (32,40,32)"),
+        ("training_seeds", 0, "at least one whole number, e.g. (0,1)"),
+    ):
         value = getattr(settings, name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise InputError(f"setting '{name}' is {value!r}; allowed: a number above 0")
-    if settings.device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"setting 'device' is '{settings.device}'; allowed: auto, cpu, cuda")
-    if len(settings.grid_shape) != 3 or min(settings.grid_shape) < 16:
-        raise InputError(
-            f"setting 'grid_shape' is {settings.grid_shape}; allowed: three sizes of at least 16 voxels"
-        )
-    if not settings.training_seeds:
-        raise InputError("setting 'training_seeds' is empty; allowed: at least one whole number")
+        whole = bool(value) and all(isinstance(n, int) and n >= least for n in value)
+        if not whole or (name == "grid_shape" and len(value) != 3):
+            raise InputError(f"setting '{name}' is {value}; allowed: {words}")
     if settings.data is not None and not settings.data.is_dir():
         raise InputError(f"dataset folder {settings.data} does not exist")
 
 
 __all__ = [
-    "ARM_KINDS", "Arm", "Channel", "InputError", "PROFILES", "Rule", "Settings", "Study",
+    "ARM_KINDS", "Arm", "ENCODERS", "Channel", "InputError", "PROFILES", "Rule", "Settings", "Study",
     "available_workers", "load_settings", "load_study", "read_study", "project_root",
 ]  # fmt: skip

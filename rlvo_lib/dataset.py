@@ -6,6 +6,8 @@ as typed values (`Dataset.table`): quantities as floats, codes as text, every mi
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,7 @@ class Dataset:
     def scan(self, participant_id: str, scan: str) -> Path | None:
         """The path of a scan, or None if the patient does not have it."""
         path = scan_path(self.root, participant_id, scan)
-        return path if path.exists() else None
+        return path if path.is_file() else None
 
 
 def load_dataset(root: str | Path, dictionary: Dictionary) -> Dataset:
@@ -85,7 +87,7 @@ def read_description(root: Path) -> dict:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{root}: dataset_description.json is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(description, dict) or "Name" not in description:
         raise InputError(f"{path}: 'Name' is missing")
@@ -94,6 +96,10 @@ def read_description(root: Path) -> dict:
             f"{path}: 'simulated' is {description.get('simulated')!r}; allowed: true or false, so "
             "that simulated data can never pass for real"
         )
+    if (root / "derivatives" / "truth").exists() and not description["simulated"]:
+        raise InputError(
+            f"{path}: 'simulated' is false, but derivatives/truth holds a simulator's truth; allowed: true"
+        )
     return description
 
 
@@ -101,12 +107,16 @@ def read_participants(root: Path) -> pd.DataFrame:
     """``participants.tsv`` as text, indexed by participant_id."""
     path = root / "participants.tsv"
     try:
+        text = path.read_text(encoding="utf-8-sig")
+        _check_rows(text, path)
         raw = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            io.StringIO(text), sep="\t", dtype=str, keep_default_na=False, index_col=False
         )
     except FileNotFoundError:
         raise InputError(f"{root}: participants.tsv is missing") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not in UTF-8; allowed: save the table as UTF-8") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
         raise InputError(f"{path}: not a readable tab-separated table ({error})") from error
     if "participant_id" not in raw:
         raise InputError(f"{path}: column 'participant_id' is missing")
@@ -116,6 +126,25 @@ def read_participants(root: Path) -> pd.DataFrame:
     if len(doubled):
         raise InputError(f"{path}: patient '{doubled.iloc[0]}' stands in more than one row")
     return raw.set_index("participant_id")
+
+
+def _check_rows(text: str, path: Path) -> None:
+    """Raise if columns are doubled, or a row has more or fewer fields than the header."""
+    rows = csv.reader(io.StringIO(text), delimiter="\t")
+    header = next(rows, [])
+    if "participant_id" not in header:
+        for mark, name in ((",", "commas"), (";", "semicolons")):
+            if "participant_id" in [part.strip('"') for part in text.split("\n")[0].split(mark)]:
+                raise InputError(f"{path}: columns are separated by {name}; allowed: tabs")
+    for column in header:
+        if header.count(column) > 1:
+            raise InputError(f"{path}: column '{column}' stands in it twice")
+    for row in rows:
+        if row and len(row) != len(header):
+            raise InputError(
+                f"{path}, line {rows.line_num}: patient '{row[0]}' has {len(row)} fields; "
+                f"allowed: {len(header)}, as in the header"
+            )
 
 
 def missing_codes(text: pd.Series) -> pd.Series:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ENCODERS = ("light", "daft-resnet")
+from rlvo_lib.config import ENCODERS
 
 
 class ResidualBlock(nn.Module):

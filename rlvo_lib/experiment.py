@@ -8,6 +8,7 @@ interrupted, or is repeated, continues with what is finished.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     """The study's arms, the patients each can use, and whether it runs.
 
     An arm runs if each fold keeps both outcomes to train on, and someone to stop the training and to
-    be held out. A ``mean`` arm runs if all its arms do.
+    be held out, and the test set, if there is one, keeps both outcomes. A ``mean`` arm runs if all its arms do.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
 
 
 def _why_not(analysis: Analysis, used: set[str]) -> str:
-    """Why an arm with these patients cannot be cross-validated; empty if it can."""
+    """Why an arm with these patients cannot be trained and judged; empty if it can."""
     for fold in range(1, analysis.settings.study.validation["folds"] + 1):
         parts = {
             name: [p for p in ids if p in used] for name, ids in analysis.fold_parts(fold).items()
@@ -119,6 +120,8 @@ def _why_not(analysis: Analysis, used: set[str]) -> str:
         for part in ("inner", "held_out"):
             if not parts[part]:
                 return f"fold {fold}: no patient left in the {part} part"
+    if (analysis.split["partition"] == "test").any() and analysis.y[parts["test"]].nunique() < 2:
+        return f"test set: {len(parts['test'])} patients left, not both outcomes"
     return ""
 
 
@@ -149,7 +152,7 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
         usable = arm_patients(analysis, cache, arm)
         used = list(usable["participant_id"][usable["used"]])
         what = {
-            "kind": arm.kind, "fusion": arm.fusion, "channels": arm.channels, "columns": columns,
+            "kind": arm.kind, "fusion": arm.fusion, "channels": arm.channels, "columns": [repr(analysis.dictionary[c]) for c in columns],
             "table": analysis.dataset.table.loc[used, columns].to_csv() if columns else "",
             "outcome": analysis.y[used].to_csv(),
             "split": analysis.split.to_csv(),
@@ -195,9 +198,11 @@ def fold_cases(
     parts, encoder = fold_encoder(analysis, cache, arm, fold)
     cases = {}
     for name, ids in parts.items():
+        if not ids:  # a design without a test set
+            continue
         cases[name] = Cases(
-            image=cache.load(ids, arm.channels) if arm.channels else None,
-            tabular=encoder.transform(analysis.dataset.table.loc[ids]) if encoder and ids else None,
+            image=cache.images(ids, arm.channels) if arm.channels else None,
+            tabular=encoder.transform(analysis.dataset.table.loc[ids]) if encoder else None,
             y=analysis.y[ids].to_numpy(float),
         )
     return parts, cases
@@ -230,6 +235,8 @@ def run_task(analysis: Analysis, cache: TensorCache | None, task: Task) -> None:
         probability = _run_baseline(task, cases)
     rows = []
     for part, name in (("held_out", "out-of-fold"), ("test", "test")):
+        if part not in cases:
+            continue
         for participant, y, p in zip(parts[part], cases[part].y, probability[part], strict=True):
             rows.append((participant, name, task.arm.name, task.seed, task.fold, int(y), float(p)))
     storage.write_csv(
@@ -251,9 +258,12 @@ def _run_network(settings: Settings, task: Task, cases: dict[str, Cases]) -> dic
         network, cases["train"], cases["inner"], settings, seed=task.seed * 1000 + task.fold
     )
     storage.write_csv(task.folder / "history.csv", history)
+    weights = io.BytesIO()
+    torch.save(network.cpu().state_dict(), weights)
     with storage.atomic(task.folder / "model.pt") as temporary:
-        torch.save(network.cpu().state_dict(), temporary)
-    logits = {p: training.predict_logit(network, cases[p], settings) for p in ("held_out", "test")}
+        temporary.write_bytes(weights.getbuffer())
+    scored = [part for part in ("held_out", "test") if part in cases]
+    logits = {part: training.predict_logit(network, cases[part], settings) for part in scored}
     return {part: 1 / (1 + np.exp(-values)) for part, values in logits.items()}
 
 
@@ -263,10 +273,8 @@ def _run_baseline(task: Task, cases: dict[str, Cases]) -> dict[str, np.ndarray]:
     matrix = np.concatenate([cases["train"].tabular, cases["inner"].tabular])
     y = np.concatenate([cases["train"].y, cases["inner"].y])
     model = tabular.fit_baseline(task.arm.kind, matrix, y, seed=task.seed)
-    return {
-        part: model.predict_proba(cases[part].tabular)[:, 1] if len(cases[part]) else np.empty(0)
-        for part in ("held_out", "test")
-    }
+    scored = [part for part in ("held_out", "test") if part in cases]
+    return {part: model.predict_proba(cases[part].tabular)[:, 1] for part in scored}
 
 
 def load_network(analysis: Analysis, task: Task, n_tabular: int) -> nn.Module:
@@ -352,7 +360,14 @@ def _run_tasks(analysis: Analysis, cache: TensorCache | None, tasks: list[Task])
         workers.run(
             run_task,
             [(analysis, cache, task) for task in tasks],
-            workers=analysis.settings.workers,
+            workers=_processes(analysis.settings),
             label="training",
             titles=[task.title for task in tasks],
         )
+
+
+def _processes(settings: Settings) -> int:
+    """How many tasks run at once: one on a GPU, which they would share."""
+    from rlvo_lib.training import pick_device
+
+    return 1 if pick_device(settings.device).type == "cuda" else settings.workers

@@ -47,6 +47,17 @@ def shap_of_folds(analysis: Analysis, cache: TensorCache | None, tasks: list[Tas
     return pd.concat(frames, ignore_index=True)
 
 
+def shap_caption(shap: pd.DataFrame, y: pd.Series) -> str:
+    """What the SHAP values are of, in a sentence: how many patients, how chosen, which models."""
+    patients = shap["participant_id"].unique()
+    return (
+        f"SHAP values (log-odds) of the clinical variables of {shap['arm'].iloc[0]}, mean over "
+        f"{shap['fold'].nunique()} fold models: {len(patients)} test patients, of whom "
+        f"{int(y[patients].sum())} with the outcome (drawn to be up to half); intervals over these "
+        "patients."
+    )
+
+
 def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
     """SHAP values of the clinical variables of one fold model, for test patients.
 
@@ -260,8 +271,7 @@ def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.Data
             if not kept.exists():
                 model = model or FusedModel.load(analysis, cache, task)
                 array = occlusion_map(model, participant)
-                with storage.atomic(kept) as temporary, open(temporary, "wb") as handle:
-                    np.save(handle, array)
+                storage.write_array(kept, array)
         array = np.load(kept)
         name = f"attributions/maps/{participant}_occlusion.nii.gz"
         save_map(cache, participant, array, analysis.settings.out / name)

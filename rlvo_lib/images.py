@@ -193,13 +193,15 @@ def is_sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > tolerance)
 
 
-def is_left_handed(affine: np.ndarray) -> bool:
-    """Whether the voxel axes run to a mirror image of RAS+ (negative determinant; LAS, say).
+def canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same volume with its axes closest to x, y, z of the world (RAS+), nothing interpolated.
 
-    >>> is_left_handed(np.diag([-1.0, 1, 1, 1]))
-    True
+    >>> array, affine = canonical(np.arange(8.0).reshape(2, 2, 2), np.diag([-1.0, 1, 1, 1]))
+    >>> array[0, 0, 0], affine[0, 0]
+    (np.float64(4.0), np.float64(1.0))
     """
-    return bool(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]) < 0)
+    image = nib.as_closest_canonical(nib.Nifti1Image(array, affine))
+    return np.asarray(image.dataobj), np.array(image.affine)
 
 
 def voxel_sizes(affine: np.ndarray) -> np.ndarray:

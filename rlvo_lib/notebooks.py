@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -53,6 +54,7 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
     """
     for name in NAMES:
         check_parameters(source(name), parameters)
+    clear(settings.out)
     done = []
     with _quiet_kernels():
         for number, name in enumerate(NAMES, start=1):
@@ -61,6 +63,26 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
                 done.append(run_one(name, settings.out / "notebooks", parameters))
             print(f"{title}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return done
+
+
+def clear(run: Path) -> None:
+    """Remove what an earlier run left in a run folder (not the split): no stale figure survives.
+
+    Everything expensive lies in the cache and is found again.
+    """
+    if not (run / "cohort.csv").exists():
+        return
+    for name in ("tables", "figures", "notebooks", "attributions"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in (
+        "run.json",
+        "pages.json",
+        "index.html",
+        "claims.csv",
+        "predictions.csv",
+        "thresholds.csv",
+    ):
+        (run / name).unlink(missing_ok=True)
 
 
 def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
@@ -85,7 +107,6 @@ def run_one(name: str, folder: Path, parameters: dict[str, Any]) -> Path:
     from papermill.exceptions import PapermillExecutionError
 
     final, failed = folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
-    folder.mkdir(parents=True, exist_ok=True)
     failed.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         running = Path(scratch) / f"{name}.ipynb"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,9 @@ PERFUSION_SCANS = ("cbf", "cbv", "mtt", "tmax")
 ACROSS_MIDLINE_MM = 12.0  # the crop reaches so far into the other hemisphere
 GRID_CENTRE_Y_MM = 5.0  # its centre lies so far before the middle of the head
 BASE_BELOW_VERTEX = 0.64  # its floor, just below the circle of Willis, in head lengths
+
+
+LEAST_COVERAGE = 0.10  # a scan that covers less of the grid is an absent channel
 
 
 # ------------------------------------------------------------------------------------------------ grid
@@ -118,19 +121,24 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         if scan not in volumes
     }
     if frame is None:
+        reasons = {name: reasons.get(name, "no scan to find the head in") for name in task.channels}
         record |= {"channels": [], "reasons": reasons, "flags": [], "affine": None, "qc": {}}
         return np.empty((0, *task.grid_shape), np.float16), record
     grid = _grid_affine(frame, task.side, task.flip_to_side, task.grid_shape, task.grid_spacing_mm)
-    names = [name for name in task.channels if name not in reasons]
-    tensor = np.empty((len(names), *task.grid_shape), np.float16)
-    for i, name in enumerate(names):
+    filled = {}
+    for name in [name for name in task.channels if name not in reasons]:
         scan, low, high = task.channels[name]
         array, affine = volumes[scan]
-        clipped = np.clip(array, low, high, dtype=np.float32)
-        values = images.resample(clipped, affine, grid, task.grid_shape, fill=low)
-        tensor[i] = images.window(values, low, high)
         inside = images.field_of_view(array.shape, affine, grid, task.grid_shape)
         qc[f"coverage_{name}"] = round(float(inside.mean()), 4)
+        if inside.mean() < LEAST_COVERAGE:
+            reasons[name] = f"{scan} scan covers under {LEAST_COVERAGE:.0%} of the grid"
+            continue
+        clipped = np.clip(array, low, high, dtype=np.float32)
+        values = images.resample(clipped, affine, grid, task.grid_shape, fill=low)
+        filled[name] = images.window(values, low, high).astype(np.float16)
+    names = list(filled)
+    tensor = np.stack([*filled.values()]) if names else np.empty((0, *task.grid_shape), np.float16)
     if all(s in volumes for s in ("cbf", "cbv", "tmax")):
         qc |= _perfusion_qc(volumes, frame, task.side)
     flags = [*frame.flags, *_flags(task, qc)]
@@ -224,6 +232,10 @@ def _flags(task: Task, qc: dict[str, Any]) -> list[str]:
 # -------------------------------------------------------------------------------------- tensor cache
 
 
+#: Tensors of a task are held in memory up to this size (two tasks run at once).
+IN_MEMORY_BYTES = 2 * 2**30
+
+
 @dataclass(frozen=True)
 class TensorCache:
     """The prepared tensors of a dataset: what is there, where, and how good it looks.
@@ -243,6 +255,11 @@ class TensorCache:
         Raises InputError naming the patient and the channel that is absent.
         """
         return np.stack([self._one(str(p), channels) for p in participant_ids])
+
+    def images(self, participant_ids: Iterable[str], channels: Sequence[str]) -> Any:
+        """Like `load`; where that would fill over `IN_MEMORY_BYTES`, read from disk batch by batch."""
+        stack = TensorStack(self, list(participant_ids), tuple(channels))
+        return stack if stack.nbytes > IN_MEMORY_BYTES else stack[np.arange(len(stack))]
 
     def _one(self, participant_id: str, channels: Sequence[str]) -> np.ndarray:
         record = self._record(participant_id)
@@ -279,6 +296,29 @@ class TensorCache:
     def fingerprint(self) -> str:
         """Changes when any patient's files, side, channels or grid change."""
         return storage.key(sorted((p, r["key"]) for p, r in self.records.items()))
+
+
+@dataclass(frozen=True)
+class TensorStack:
+    """Tensors of N patients that stay on disk: indexed by rows, it gives (n, C, D, H, W) float16."""
+
+    cache: TensorCache
+    participants: list[str]
+    channels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.participants)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self.cache.load([self.participants[row] for row in rows], self.channels)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.cache.load([p], self.channels)[0] for p in self.participants)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all of it would fill in memory."""
+        return len(self) * self.cache.load(self.participants[:1], self.channels).nbytes
 
 
 def prepare(
@@ -361,8 +401,7 @@ def _make(todo: Sequence[tuple[Task, Path]], processes: int) -> None:
 def _make_one(task: Task, folder: Path) -> None:
     """One patient's folder; its record is written last and marks it whole."""
     tensor, record = patient_tensor(task)
-    with storage.atomic(folder / "tensor.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, tensor)
+    storage.write_array(folder / "tensor.npy", tensor)
     storage.write_json(folder / "record.json", record)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -21,7 +22,12 @@ from rlvo_lib.config import InputError
 
 if TYPE_CHECKING:
     import filelock
+    import numpy as np
     import pandas as pd
+
+
+#: Libraries whose version may change a number.
+LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "nibabel", "torch", "monai", "shap")
 
 
 @contextmanager
@@ -53,8 +59,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> Exception:
-    """An `InputError` for a full or read-only disk; any other error of the block as it is."""
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    """An `InputError` that says in words why a file cannot be written."""
     reasons = {
         errno.ENOSPC: "the disk is full; free some space and run again",
         errno.EDQUOT: "your disk quota is used up; free some space and run again",
@@ -62,10 +68,19 @@ def _cannot_write(path: Path, error: OSError) -> Exception:
         errno.EACCES: "no permission to write there",
         errno.EEXIST: "a file is in the way of a folder",
         errno.ENOTDIR: "a file is in the way of a folder",
+        errno.EISDIR: "a folder of that name is there",
     }
-    if error.errno not in reasons:
-        return error
-    return InputError(f"cannot write {path}: {reasons[error.errno]}")
+    return InputError(f"cannot write {path}: {reasons.get(error.errno, error.strerror or error)}")
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy``, atomically."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -116,7 +131,7 @@ def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:
         return pd.read_csv(path, dtype=types, **options)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a readable CSV table ({error})") from error
 
 
@@ -137,17 +152,20 @@ def key(*parts: Any) -> str:
 
 
 def code_key(*modules: str) -> str:
-    """Key of the source text of modules of this package, by name (``"preprocess"``, ``"simulate"``).
+    """Key of modules of this package, by name (``"preprocess"``, ``"simulate"``), and of libraries.
 
-    Work made by older code is thereby never taken for work of the present code.
+    Source text and the versions of the numerical libraries count: work made by older code is never
+    taken for work of the present code.
     """
+    from importlib.metadata import version
+
     root = Path(__file__).parent
     sources = {}
     for module in modules:
         path = root / module
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         sources[module] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return key(sources)
+    return key(sources, {name: version(name) for name in LIBRARIES})
 
 
 def lock(path: str | Path) -> filelock.BaseFileLock:
@@ -155,5 +173,9 @@ def lock(path: str | Path) -> filelock.BaseFileLock:
     import filelock
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(f"{path}.lock", "a").close()  # where this fails, waiting for the lock would never end
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     return filelock.FileLock(f"{path}.lock")

@@ -6,6 +6,8 @@ flagged by a missing indicator and z-scored; codes become one-hot columns (one c
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
@@ -65,7 +67,12 @@ class TabularEncoder:
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """The matrix (N, P) float32 of a table of N patients."""
-        return self._transformer.transform(self._select(table)).astype(np.float32)
+        with warnings.catch_warnings():
+            # a code column without any value in training has no category: it becomes zeros
+            warnings.filterwarnings(
+                "ignore", message="Found unknown categories", category=UserWarning
+            )
+            return self._transformer.transform(self._select(table)).astype(np.float32)
 
     @property
     def names(self) -> list[str]:

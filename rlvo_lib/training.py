@@ -66,8 +66,9 @@ def image_scale(image: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(sd, dtype=torch.float32)
 
 
-def augment(image: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
-    """Images (N, C, D, H, W) shifted by a few voxels (edges repeated) with noise added."""
+def augment(image: Tensor, sd: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+    """Images (N, C, D, H, W) shifted by a few voxels (edges repeated), with noise in proportion to
+    each channel's SD (1, C, 1, 1, 1)."""
     shift = settings.augment_shift_voxels
     if shift:
         size = image.shape[2:]
@@ -81,7 +82,7 @@ def augment(image: Tensor, settings: Settings, generator: torch.Generator) -> Te
         )
     if settings.augment_noise:
         noise = torch.randn(image.shape, generator=generator).to(image.device)
-        image = image + settings.augment_noise * noise
+        image = image + settings.augment_noise * sd * noise
     return image
 
 
@@ -134,7 +135,7 @@ def fit(
         for rows in np.array_split(order, max(1, len(order) // settings.batch_size)):
             image, tabular, y = _batch(train, rows, device)
             if image is not None:
-                image = augment(image, settings, generator)
+                image = augment(image, model.encoder.sd, settings, generator)
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss = loss_function(model(image, tabular)[:, 0], y)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo_lib import dataset, dictionary, images, progress
+from rlvo_lib import cohort, dataset, dictionary, images, progress
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dictionary import Dictionary, Field
 
@@ -21,8 +21,12 @@ IDENTIFIER = re.compile(r"sub-[A-Za-z0-9]+")
 MAX_TABLE_BYTES = 200_000_000
 
 
-def validate(root: str | Path, study: Study, words: Dictionary) -> pd.DataFrame:
+def validate(
+    root: str | Path, study: Study, words: Dictionary, *, read_scans: bool = False
+) -> pd.DataFrame:
     """Every fault of the dataset folder ``root``; an empty frame if there is none.
+
+    Of the scans the headers are checked, or with ``read_scans`` every voxel.
 
     Raises
     ------
@@ -44,8 +48,10 @@ def validate(root: str | Path, study: Study, words: Dictionary) -> pd.DataFrame:
         *_identifier_faults(raw),
         *_value_faults(raw, words),
         *_order_faults(raw, study, words),
-        *_scan_faults(root, raw),
+        *_scan_faults(root, raw, read_scans),
     ]
+    if not any(fault[0] == "error" for fault in faults):
+        faults += _cohort_faults(root, study, words)
     return pd.DataFrame(faults, columns=FAULT_COLUMNS)
 
 
@@ -65,6 +71,7 @@ def require_valid(root: str | Path, study: Study, words: Dictionary) -> None:
 def _column_faults(raw: pd.DataFrame, study: Study, words: Dictionary) -> list[tuple]:
     sources = [rule.column for rule in (*study.criteria, *study.eligibility) if rule.column]
     predictors = [column for group in study.predictors.values() for column in group]
+    needed = {column for arm in study.arms.values() for column in study.columns_of(arm)}
     faults = []
     for column in dict.fromkeys(sources):
         if column not in raw:
@@ -74,7 +81,7 @@ def _column_faults(raw: pd.DataFrame, study: Study, words: Dictionary) -> list[t
             )  # fmt: skip
     for column in dict.fromkeys(predictors):
         if column not in raw and column not in sources:
-            severity = "error" if column in study.predictors.get("clinical", ()) else "warning"
+            severity = "error" if column in needed else "warning"
             faults.append((severity, "", column, "", "a column of this name",
                            f"predictor column '{column}' is missing"))  # fmt: skip
     for column in raw.columns:
@@ -174,7 +181,20 @@ def _comparable(text: pd.Series, field: Field) -> pd.Series:
     return pd.to_numeric(present, errors="coerce")
 
 
-def _scan_faults(root: Path, raw: pd.DataFrame) -> list[tuple]:
+def _cohort_faults(root: Path, study: Study, words: Dictionary) -> list[tuple]:
+    """Whether outcome and eligibility can be derived, and the dataset's own split, if any, used."""
+    given = root / "split.csv"
+    try:
+        frame = cohort.build(dataset.load_dataset(root, words), study)
+        if given.exists():
+            cohort.make_split(frame, study, seed=0, given=given)
+    except InputError as error:
+        where = "split.csv" if given.exists() else "participants.tsv"
+        return [("error", "", where, "", "a cohort that can be split into folds", str(error))]
+    return []
+
+
+def _scan_faults(root: Path, raw: pd.DataFrame, read_scans: bool) -> list[tuple]:
     faults = []
     for folder in sorted(root.glob("sub-*")):
         if folder.name not in raw.index:
@@ -186,7 +206,12 @@ def _scan_faults(root: Path, raw: pd.DataFrame) -> list[tuple]:
             if not path.exists():
                 continue
             try:
-                images.check_header(path)
+                if not read_scans:
+                    images.check_header(path)
+                elif scan in ("ncct", "cta"):
+                    images.load_ct(path)
+                else:
+                    images.load_nifti(path)
             except InputError as error:
                 faults.append(("error", patient, path.relative_to(root).as_posix(), "",
                                "a 3D NIfTI scan", str(error)))  # fmt: skip

@@ -26,6 +26,7 @@ def test_each_command_explains_itself(command):
 
 
 def test_one_line_and_status_2_for_what_cannot_be_done(tmp_path):
+    (tmp_path / "file").write_text("")
     cases = [
         (["validate", tmp_path / "absent"], "does not exist"),
         (
@@ -33,6 +34,10 @@ def test_one_line_and_status_2_for_what_cannot_be_done(tmp_path):
             "profile 'quick' is not known; allowed: smoke, demo, full",
         ),
         (["reproduce", "--data", tmp_path / "absent"], "does not exist"),
+        (["reproduce", "--set", "data=x"], "--set data: not a setting"),
+        (["reproduce", "--set", "training_seeds=x"], "at least one whole number"),
+        (["simulate", tmp_path / "file" / "x", "--patients", "20"], "a file is in the way"),
+        (["evaluate", tmp_path], "not a readable CSV table"),
         (["reproduce", "--set", "epoch=3"], "setting 'epoch' is not known"),
         (["reproduce", "--set", "epochs_max"], "allowed: NAME=VALUE"),
         (["verify", tmp_path], "not a finished run folder"),

@@ -130,6 +130,13 @@ def test_dataset_folder_faults(raw, write_dataset, words, tmp_path):
         ("participant_id\tage\n", "the table has no patients"),
         ("age\n60\n", "column 'participant_id' is missing"),
         ("participant_id\tage\nsub-1\t60\nsub-1\t61\n", "'sub-1' stands in more than one row"),
+        (
+            "participant_id\tage\tsex\nsub-1\t60\n",
+            "line 2: patient 'sub-1' has 2 fields; allowed: 3",
+        ),
+        ("participant_id\tage\nsub-1\t60\t1\n", "line 2: patient 'sub-1' has 3 fields; allowed: 2"),
+        ("participant_id\tage\tage\nsub-1\t60\t1\n", "column 'age' stands in it twice"),
+        ("participant_id,age\nsub-1,60\n", "separated by commas; allowed: tabs"),
     ],
 )
 def test_table_faults(raw, write_dataset, words, text, message):
@@ -190,15 +197,32 @@ def test_a_fold_with_one_outcome_only_is_refused(raw, write_dataset, study, word
         cohort.make_split(frame, study, seed=0, given=path)
 
 
+def test_too_few_events_for_the_folds_are_named(raw, write_dataset, study, words):
+    raw["etici_final"], raw["final_stenosis_pct"], raw["rescue_type"] = "3", "10", "0"
+    raw.loc["sub-00", "rescue_type"] = "1"
+    frame = _build(raw, write_dataset, study, words)
+    with pytest.raises(InputError, match=r"the rarer outcome has [01] of 6 training patients"):
+        cohort.make_split(frame, study, seed=0, given=None)
+
+
 def test_the_frozen_split_refuses_other_patients(many, study, tmp_path):
     split = cohort.make_split(many, study, seed=1, given=None)
-    cohort.keep_split(split, tmp_path, given=False)
-    cohort.keep_split(split, tmp_path, given=False)
+    cohort.keep_split(split, tmp_path, replace=False)
+    cohort.keep_split(split, tmp_path, replace=False)
     with pytest.raises(InputError, match=r"the split is frozen.*'sub-0x0' is gone"):
-        cohort.keep_split(split[split["participant_id"] != "sub-0x0"], tmp_path, given=False)
+        cohort.keep_split(split[split["participant_id"] != "sub-0x0"], tmp_path, replace=False)
     with pytest.raises(InputError, match="same patients, other assignment"):
         other = cohort.make_split(many, study, seed=2, given=None)
-        cohort.keep_split(other, tmp_path, given=False)
+        cohort.keep_split(other, tmp_path, replace=False)
+    cohort.keep_split(other, tmp_path, replace=True)
+    assert cohort.read_split(tmp_path / "split.csv").equals(other)
+
+
+def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words):
+    root = write_dataset(raw, simulated=False)
+    (root / "derivatives" / "truth").mkdir(parents=True)
+    with pytest.raises(InputError, match="derivatives/truth holds a simulator's truth"):
+        dataset.load_dataset(root, words)
 
 
 # --------------------------------------------------------------------------------------- table 1

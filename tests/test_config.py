@@ -31,13 +31,25 @@ def test_none_keeps_the_profile_value():
     [
         (dict(profile="quick"), "profile 'quick' is not known; allowed: smoke, demo, full"),
         (dict(profile="smoke", epoch_max=3), "setting 'epoch_max' is not known"),
-        (dict(profile="smoke", workers=0), "setting 'workers' is 0; allowed: a number above 0"),
+        (
+            dict(profile="smoke", workers=0),
+            "setting 'workers' is 0; allowed: a whole number, above 0",
+        ),
         (dict(profile="smoke", batch_size="a"), "setting 'batch_size' is 'a'"),
         (dict(profile="smoke", device="tpu"), "allowed: auto, cpu, cuda"),
-        (dict(profile="smoke", grid_shape=(8, 8, 8)), "at least 16 voxels"),
+        (dict(profile="smoke", grid_shape=(8, 8, 8)), "numbers of at least 16"),
         (dict(profile="smoke", study="nope"), "study 'nope' does not exist; allowed: rlvo"),
         (dict(profile="smoke", data="no/such/folder"), "does not exist"),
         (dict(profile="smoke", training_seeds=()), "at least one whole number"),
+        (dict(profile="smoke", grid_shape=20), "three whole numbers of at least 16"),
+        (
+            dict(profile="smoke", epochs_max=2.5),
+            "setting 'epochs_max' is 2.5; allowed: a whole number",
+        ),
+        (dict(profile="smoke", workers=True), "setting 'workers' is True"),
+        (dict(profile="smoke", seed="x"), "setting 'seed' is 'x'; allowed: a whole number"),
+        (dict(profile="smoke", weight_decay=-1), "allowed: a number, 0 or more"),
+        (dict(profile="smoke", encoder="vgg"), "allowed: light, daft-resnet"),
     ],
 )
 def test_bad_settings_name_what_is_allowed(call, message):

@@ -195,3 +195,41 @@ def test_ladder_without_scans_keeps_the_clinical_arms_and_says_why(analysis, ten
     with pytest.raises(InputError, match=r"arm 'daft' cannot run: fold 1: 0 patients left"):
         experiment.run_arms(analysis, None, ["daft"])
     assert set(experiment.run_arms(analysis, None)["arm"]) == set(table.index[table["runs"]])
+
+
+def test_an_arm_without_both_outcomes_in_the_test_set_is_left_out(analysis, tensors):
+    test = analysis.split.query("partition == 'test'")["participant_id"]
+    events = [p for p in test if analysis.y[p] == 1]
+    records = dict(tensors.records)
+    for patient in events:
+        without = [c for c in records[patient]["channels"] if c != "tmax"]
+        records[patient] = records[patient] | {
+            "channels": without,
+            "reasons": {"tmax": "no tmax scan"},
+        }
+    fewer = dataclasses.replace(tensors, records=records)
+    table = experiment.ladder(analysis, fewer).set_index("arm")
+    assert not table.loc["ctp", "runs"] and table.loc["ncct", "runs"]
+    assert table.loc["ctp", "reason"].startswith("test set: ")
+
+
+def test_a_change_of_the_dictionary_changes_the_task(analysis, tensors):
+    folder = experiment.plan(analysis, tensors, ["clinical_logistic"])[0].folder
+    fields = dict(analysis.dictionary.fields)
+    fields["anticoagulant"] = dataclasses.replace(
+        fields["anticoagulant"], choices=fields["anticoagulant"].choices | {"3": "other"}
+    )
+    words = dataclasses.replace(analysis.dictionary, fields=fields)
+    other = dataclasses.replace(analysis, dictionary=words)
+    assert experiment.plan(other, tensors, ["clinical_logistic"])[0].folder != folder
+
+
+def test_a_design_without_a_test_set(raw, write_dataset, other_run):
+    large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(6)])
+    large.index.name = "participant_id"
+    root = write_dataset(large)
+    rows = [f"{name},train,{1 + k // 12}" for k, name in enumerate(large.index)]
+    (root / "split.csv").write_text("participant_id,partition,fold\n" + "\n".join(rows))
+    opened = open_analysis(dataclasses.replace(other_run, data=root))
+    predictions = experiment.run_arms(opened, None, ["clinical_logistic", "clinical_mlp"])
+    assert set(predictions["partition"]) == {"out-of-fold"} and len(predictions) == 2 * len(large)

@@ -191,11 +191,23 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
         images.load_nifti(path)
 
 
-def test_shear_and_handedness():
+def test_shear():
     sheared = AFFINE.copy()
     sheared[1, 2] = 1.0
     assert images.is_sheared(sheared) and not images.is_sheared(AFFINE)
-    assert images.is_left_handed(AFFINE) and not images.is_left_handed(np.eye(4))
+
+
+@pytest.mark.parametrize("axes", ["LAS", "PIR", "SLP"])
+def test_canonical_turns_the_volume_and_keeps_every_place(axes):
+    start = nib.orientations.axcodes2ornt(axes)
+    array = np.arange(24.0).reshape(2, 3, 4)
+    image = nib.Nifti1Image(array, np.eye(4)).as_reoriented(start)
+    turned, affine = images.canonical(np.asarray(image.dataobj), image.affine)
+    assert nib.aff2axcodes(affine) == ("R", "A", "S")
+    for voxel in np.ndindex(array.shape):
+        value = np.asarray(image.dataobj)
+        place = np.linalg.inv(affine) @ image.affine @ [*np.argwhere(value == array[voxel])[0], 1]
+        assert turned[tuple(np.rint(place[:3]).astype(int))] == array[voxel]
 
 
 # ------------------------------------------------------------------------------------------ HU

@@ -83,11 +83,20 @@ def test_augmentation_shifts_by_whole_voxels(settings):
     image = torch.zeros(1, 1, 9, 9, 9)
     image[0, 0, 4, 4, 4] = 1
     for seed in range(5):
-        moved = training.augment(image, still, torch.Generator().manual_seed(seed))
+        moved = training.augment(image, torch.ones(1), still, torch.Generator().manual_seed(seed))
         assert moved.shape == image.shape and moved.sum() == 1
         assert (moved[0, 0].nonzero()[0] - 4).abs().max() <= 2
     off = dataclasses.replace(still, augment_shift_voxels=0)
-    assert torch.equal(training.augment(image, off, torch.Generator()), image)
+    assert torch.equal(training.augment(image, torch.ones(1), off, torch.Generator()), image)
+
+
+def test_noise_is_in_proportion_to_each_channel(settings):
+    noisy = dataclasses.replace(settings, augment_noise=0.1, augment_shift_voxels=0)
+    sd = torch.tensor([0.01, 1.0]).view(1, 2, 1, 1, 1)
+    image = torch.zeros(4, 2, 16, 16, 16)
+    moved = training.augment(image, sd, noisy, torch.Generator().manual_seed(0))
+    spread = moved.std(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(spread, torch.tensor([0.001, 0.1]), rtol=0.05, atol=0)
 
 
 def test_faults_are_named(settings):

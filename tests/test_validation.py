@@ -86,3 +86,23 @@ def test_require_valid_says_the_first_and_how_many(raw, write_dataset, study, wo
     with pytest.raises(InputError, match=r"patient 'sub-02', age: .*2 errors in all") as caught:
         validation.require_valid(write_dataset(raw), study, words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_faulty_split_is_found(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    rows = [f"{name},train,{1 + i % 3}" for i, name in enumerate(raw.index)]
+    (root / "split.csv").write_text("participant_id,partition,fold\n" + "\n".join(rows))
+    fault = validation.validate(root, study, words).iloc[0]
+    assert fault["where"] == "split.csv" and "fold 4 has no patient" in fault["message"]
+
+
+def test_reading_the_scans_finds_what_headers_do_not_show(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    path = scan_path(root, "sub-00", "ncct")
+    array = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
+    images.save_nifti(path, array, np.eye(4))
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert validation.validate(root, study, words).empty
+    faults = validation.validate(root, study, words, read_scans=True)
+    assert faults["participant_id"].tolist() == ["sub-00"]
+    assert "damaged or truncated" in faults["message"].iloc[0]
