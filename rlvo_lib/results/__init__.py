@@ -8,7 +8,10 @@ Two uncertainties are kept apart and never mixed:
 - ``sd``: the spread over the fold models of one training seed, scored on the same test patients (the
   ± of the paper). It says how much retraining matters, nothing about new patients.
 - ``low`` to ``high``: the 95 % confidence interval over patients of the fold ensemble, whose
-  probability is the mean of the fold models' probabilities.
+  probability is the mean of the fold models' probabilities. AUC: DeLong; sensitivity, specificity,
+  PPV and NPV: Wilson; F1, average precision and the Brier scores, which depend on prevalence: a
+  bootstrap that draws patients whatever their outcome (not stratified), so that the number of events
+  varies too. Resamples with one class only are dropped and counted in ``interval_method``.
 
 Several training seeds are averaged: the mean of the seeds' values, the root mean square of the
 seeds' SDs, and the interval of the average of the seeds' ensembles (each seed has its own ensemble

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rlvo_lib import metrics
 from rlvo_lib.config import InputError
+from rlvo_lib.results.performance import bootstrap_limits
 from rlvo_lib.results.probabilities import CLIP
 
 SAME_DATA = "threshold of maximal F1, chosen on these same patients: optimistic"
@@ -99,20 +100,20 @@ def _evaluate_one(
 def _discrimination(y: np.ndarray, s: np.ndarray, resamples: int, seed: int) -> list[tuple]:
     area = metrics.auc_ci(y, s)
     note = f"DeLong, logit scale{'; ' + area.reason if area.reason else ''}"
-    ap = metrics.bootstrap_ci(y, s, "average_precision", n=resamples, seed=seed)
+    limits = bootstrap_limits(y, [(s, None)], "average_precision", resamples=resamples, seed=seed)
     return [
         ("auc", area.estimate, area.low, area.high, note),
-        ("average precision", ap.estimate, ap.low, ap.high, ap.method),
+        ("average precision", metrics.average_precision(y, s), *limits),
     ]
 
 
 def _at_best_f1(y: np.ndarray, s: np.ndarray, resamples: int, seed: int) -> list[tuple]:
     threshold = metrics.threshold_by(y, s, rule="max-f1")
     point = metrics.operating_point(y, s, threshold)
-    f1 = metrics.bootstrap_ci(y, s, "f1", threshold=threshold, n=resamples, seed=seed)
+    low, high, how = bootstrap_limits(y, [(s, threshold)], "f1", resamples=resamples, seed=seed)
     rows = [
         ("threshold", threshold, np.nan, np.nan, SAME_DATA),
-        ("f1 (event class)", f1.estimate, f1.low, f1.high, f"{SAME_DATA}; {f1.method}"),
+        ("f1 (event class)", point.f1, low, high, f"{SAME_DATA}; {how}"),
     ]
     for name in ("sensitivity", "specificity", "ppv", "npv"):
         limits = (getattr(point, f"{name}_low"), getattr(point, f"{name}_high"))
@@ -138,9 +139,10 @@ def _calibration(y: np.ndarray, s: np.ndarray, resamples: int, seed: int) -> lis
     )
     reason = f"; {result.reason}" if result.reason else ""
     rows = []
-    for name, statistic in zip(names, ("brier", "scaled_brier"), strict=False):
-        ci = metrics.bootstrap_ci(y, s, statistic, n=resamples, seed=seed)
-        rows.append((name, ci.estimate, ci.low, ci.high, ci.method))
+    losses = {"brier": metrics.brier_loss(y, s), "scaled_brier": metrics.scaled_brier(y, s)}
+    for name, (statistic, found) in zip(names, losses.items(), strict=False):
+        limits = bootstrap_limits(y, [(s, None)], statistic, resamples=resamples, seed=seed)
+        rows.append((name, found, *limits))
     wald = f"logistic model, Wald{moved}"
     intercept = (result.intercept, result.intercept_low, result.intercept_high)
     slope = (result.slope, result.slope_low, result.slope_high)

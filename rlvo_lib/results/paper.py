@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rlvo_lib import metrics
 from rlvo_lib.config import InputError, Study
 
 PUBLISHED = "published, another cohort"
@@ -28,13 +29,12 @@ def best_arm(out_of_fold: pd.DataFrame, study: Study, group: str) -> str:
     return str(estimate.idxmax())
 
 
-def paper_table(
-    performance: pd.DataFrame, out_of_fold: pd.DataFrame, no_skill: pd.DataFrame, study: Study
-) -> pd.DataFrame:
+def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Study) -> pd.DataFrame:
     """AUC and F1 as mean ± SD over the fold models, the published numbers, and the ensemble's CI.
 
     First the rows that the paper printed, then every arm of the ladder. A published row with
-    ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC.
+    ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC. The F1 of
+    flagging everyone is that among the row's own n patients.
 
     Returns
     -------
@@ -43,9 +43,6 @@ def paper_table(
     "ensemble F1 [95 % CI]", "F1 of flagging everyone", n, events, data.
     """
     by = performance.set_index(["arm", "metric"])
-    partition = "test" if "test" in set(no_skill["partition"]) else "out-of-fold"
-    lines = no_skill[no_skill["partition"] == partition].set_index(["metric", "how"])["value"]
-    everyone = _number(lines["f1", "flagging everyone"], 3)
     ran = list(dict.fromkeys(performance["arm"]))
     rows = []
     for name, entry in study.published.items():
@@ -53,8 +50,8 @@ def paper_table(
         arm = best_arm(out_of_fold, study, group) if group and _any_ran(study, group, ran) else name
         if arm in ran:
             model = str(entry.get("label", study.arms[arm].label))
-            rows.append(_row(model, arm, by, everyone, entry))
-    rows += [_row(_label(study, arm), arm, by, everyone, {}) for arm in ran]
+            rows.append(_row(model, arm, by, entry))
+    rows += [_row(_label(study, arm), arm, by, {}) for arm in ran]
     return pd.DataFrame(rows)
 
 
@@ -66,7 +63,7 @@ def _label(study: Study, arm: str) -> str:
     return study.arms[arm].label if arm in study.arms else arm
 
 
-def _row(model: str, arm: str, by: pd.DataFrame, everyone: str, entry: dict) -> dict[str, object]:
+def _row(model: str, arm: str, by: pd.DataFrame, entry: dict) -> dict[str, object]:
     row: dict[str, object] = {"model": model, "arm": arm}
     for metric in ("auc", "f1"):
         values = by.loc[(arm, metric)]
@@ -78,8 +75,10 @@ def _row(model: str, arm: str, by: pd.DataFrame, everyone: str, entry: dict) -> 
         values = by.loc[(arm, metric)]
         limits = f"[{_number(values['low'])}, {_number(values['high'])}]"
         row[f"ensemble {metric.upper()} [95 % CI]"] = f"{_number(values['ensemble'])} {limits}"
-    row["F1 of flagging everyone"] = everyone
-    return row | {"n": int(values["n"]), "events": int(values["events"]), "data": values["data"]}
+    n, events = int(values["n"]), int(values["events"])
+    everyone = metrics.flag_everyone_f1(np.repeat([1, 0], [events, n - events]))
+    row["F1 of flagging everyone"] = _number(everyone, 3)
+    return row | {"n": n, "events": events, "data": values["data"]}
 
 
 def _number(value: float, digits: int = 2) -> str:

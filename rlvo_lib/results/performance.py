@@ -50,30 +50,68 @@ def value(y: np.ndarray, p: np.ndarray, metric: str, threshold: float) -> float:
 
 def interval(
     scores: Scores, metric: str, thresholds: list[float], *, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """Mean over the seeds of a metric, and its 95 % limits over patients.
+) -> tuple[float, float, float, str]:
+    """Mean over the seeds of a metric, its 95 % limits over patients, and how these were found.
 
-    AUC: DeLong on the logit scale. Sensitivity, specificity, PPV, NPV: Wilson. Others: percentiles of
-    the stratified bootstrap, with the same resampled patients for every arm.
+    AUC: DeLong on the logit scale. Sensitivity, specificity, PPV, NPV: Wilson. Others, which depend
+    on prevalence: `bootstrap_limits`, with the same resampled patients for every arm.
     """
     y, p = scores.y, scores.p
     if metric == "auc":
         aucs, covariance = metrics.delong_covariance(y, p)
-        low, high, _ = metrics.auc_interval(float(aucs.mean()), float(covariance.mean()))
-        return float(aucs.mean()), low, high
+        low, high, reason = metrics.auc_interval(float(aucs.mean()), float(covariance.mean()))
+        return (
+            float(aucs.mean()),
+            low,
+            high,
+            f"DeLong, logit scale{'; ' + reason if reason else ''}",
+        )
     columns = [(p[:, k], threshold) for k, threshold in enumerate(thresholds)]
     estimate = float(np.mean([value(y, s, metric, t) for s, t in columns]))
     if metric in ("sensitivity", "specificity", "ppv", "npv"):
         if np.isnan(estimate):
-            return estimate, np.nan, np.nan
+            return estimate, np.nan, np.nan, "Wilson"
         n = np.mean([_denominator(y, s >= t, metric) for s, t in columns])
-        return estimate, *metrics.wilson(estimate * n, n)
+        return estimate, *metrics.wilson(estimate * n, n), "Wilson"
+    return estimate, *bootstrap_limits(y, columns, metric, resamples=resamples, seed=seed)
+
+
+def bootstrap_limits(
+    y: np.ndarray,
+    columns: list[tuple[np.ndarray, float | None]],
+    metric: str,
+    *,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float, str]:
+    """95 % percentile limits of the mean of a metric over score columns, by resampling patients.
+
+    Patients are drawn whatever their outcome, so the number of events varies as it would in another
+    sample. Resamples with one class only are dropped, and the text returned counts them.
+
+    Parameters
+    ----------
+    y : (n,) of 0 and 1.
+    columns : pairs of scores (n,) and threshold; the same patients are drawn for each pair.
+
+    Returns
+    -------
+    Low, high (NaN if no resample has both classes) and a text saying how they were found.
+    """
+    drawn = metrics.resampling.resamples(y, n=resamples, seed=seed, stratified=False)
+    events = drawn @ y
+    both = (events > 0) & (events < y.size)
     replicates = [
-        metrics.bootstrap_replicates(y, s, metric, threshold=t, n=resamples, seed=seed)
+        metrics.bootstrap_replicates(
+            y, s, metric, threshold=t, stratified=False, n=resamples, seed=seed
+        )
         for s, t in columns
     ]
-    low, high = np.quantile(np.mean(replicates, axis=0), [0.025, 0.975])
-    return estimate, float(low), float(high)
+    kept, dropped = np.mean(replicates, axis=0)[both], int((~both).sum())
+    text = f"bootstrap over patients, percentile, {kept.size} resamples"
+    text += f" ({dropped} of one class only dropped)" if dropped else ""
+    low, high = np.quantile(kept, [0.025, 0.975]) if kept.size else (np.nan, np.nan)
+    return float(low), float(high), text
 
 
 def _denominator(y: np.ndarray, flagged: np.ndarray, metric: str) -> int:
@@ -95,8 +133,8 @@ def performance(
     Returns
     -------
     DataFrame with arm, metric, mean and sd (ddof 1) over the fold models, n_folds, ensemble with its
-    95 % limits low and high over patients, n, events, threshold_rule, data. See `rlvo_lib.results`
-    for how several seeds, and designs without a test set, are handled.
+    95 % limits low and high over patients, n, events, threshold_rule, interval_method, data. See
+    `rlvo_lib.results` for how several seeds, and designs without a test set, are handled.
     """
     predictions = check_predictions(predictions)
     partition = reported_partition(predictions)
@@ -109,12 +147,13 @@ def performance(
             mean, sd, n_folds = _over_folds(
                 folds, metric, dict(zip(scores.seeds, cut, strict=True))
             )
-            estimate = interval(scores, metric, cut, resamples=resamples, seed=seed)
+            *estimate, method = interval(scores, metric, cut, resamples=resamples, seed=seed)
             rule = rule_text if needs_threshold else NO_THRESHOLD
-            rows.append((scores.arm, metric, mean, sd, n_folds, *estimate, *_counts(scores), rule))
+            found = (mean, sd, n_folds, *estimate, *_counts(scores), rule, method)
+            rows.append((scores.arm, metric, *found))
     columns = [
         "arm", "metric", "mean", "sd", "n_folds", "ensemble", "low", "high", "n", "events",
-        "threshold_rule",
+        "threshold_rule", "interval_method",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).assign(data=data)
 
@@ -167,17 +206,20 @@ def out_of_fold(
 
     Returns
     -------
-    DataFrame with arm, metric, estimate, low, high, n, events, threshold_rule, data.
+    DataFrame with arm, metric, estimate, low, high, n, events, threshold_rule, interval_method, data.
     """
     pooled = ensembles(check_predictions(predictions), "out-of-fold")
     rows = []
     for scores in scores_of(pooled, study.arms):
         cut = [threshold_of(thresholds, scores.arm, s) for s in scores.seeds]
         for metric in ("auc", "f1", "average_precision"):
-            estimate = interval(scores, metric, cut, resamples=resamples, seed=seed)
+            *estimate, method = interval(scores, metric, cut, resamples=resamples, seed=seed)
             rule = _rule_text(thresholds, same_patients=True) if METRICS[metric] else NO_THRESHOLD
-            rows.append((scores.arm, metric, *estimate, *_counts(scores), rule))
-    columns = ["arm", "metric", "estimate", "low", "high", "n", "events", "threshold_rule"]
+            rows.append((scores.arm, metric, *estimate, *_counts(scores), rule, method))
+    columns = [
+        "arm", "metric", "estimate", "low", "high", "n", "events", "threshold_rule",
+        "interval_method",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).assign(data=data)
 
 
