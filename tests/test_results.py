@@ -1,11 +1,13 @@
 """Result tables from small made-up predictions with known answers."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_run import ARMS, make_predictions
+from scipy import stats
 from sklearn import metrics as sk
 
 from rlvo_lib import results
@@ -23,16 +25,19 @@ PUBLISHED = {
 }
 
 
+JUDGED = {"ensemble_column": "ensemble", "low_column": "low", "high_column": "high"}
+
+
 @pytest.fixture(scope="module")
 def study():
     claims = (
         {"id": "auc", "text": "AUC", "kind": "performance", "value": 0.70, "sd": 0.02}
         | {"interval": [0.549, 0.851]}
         | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"},
-                      "column": "mean", "sd_column": "sd"}},
+                      "column": "mean", "sd_column": "sd", **JUDGED}},
         {"id": "beats", "text": "beats imaging", "kind": "performance", "expect": "positive"}
         | {"source": {"table": "comparisons", "where": {"a": "daft", "b": "imaging"},
-                      "column": "difference"}},
+                      "column": "difference", **JUDGED, "ensemble_column": "difference"}},
         {"id": "regions", "text": "regions", "kind": "attribution"},
         {"id": "patients", "text": "60 test patients", "kind": "count", "value": 60}
         | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"}, "column": "n"}},
@@ -86,7 +91,7 @@ def test_thresholds_come_from_the_pooled_out_of_fold_predictions(predictions, th
 def test_performance_columns_and_order(performance):
     assert list(performance.columns) == [
         "arm", "metric", "mean", "sd", "n_folds", "ensemble", "low", "high", "n", "events",
-        "threshold_rule", "data",
+        "threshold_rule", "interval_method", "data",
     ]  # fmt: skip
     assert list(dict.fromkeys(performance["arm"])) == list(ARMS)  # the study file's order
     assert set(performance["n"]) == {60} and set(performance["events"]) == {15}
@@ -149,15 +154,13 @@ def test_a_design_without_a_test_set(study):
     np.testing.assert_allclose(
         table[table["metric"] == "auc"]["ensemble"], pooled[pooled["metric"] == "auc"]["estimate"]
     )
-    lines = results.no_skill(predictions, data="real")
-    paper = results.paper_table(table, pooled, lines, study)
+    paper = results.paper_table(table, pooled, study)
     assert paper.loc[0, "F1 of flagging everyone"] == "0.400"
 
 
 def test_the_papers_table(performance, predictions, thresholds, study):
     pooled = results.out_of_fold(predictions, thresholds, study, data="simulated", resamples=50)
-    lines = results.no_skill(predictions, data="simulated")
-    table = results.paper_table(performance, pooled, lines, study)
+    table = results.paper_table(performance, pooled, study)
     auc = pooled[pooled["metric"] == "auc"].set_index("arm")["estimate"]
     best = auc[["ncct", "imaging"]].idxmax()
     assert list(table["model"][:2]) == ["Best imaging-only model", "Multimodal model"]
@@ -179,10 +182,59 @@ def test_the_best_imaging_arm_is_chosen_out_of_fold_only(
     worse = "imaging" if best == "ncct" else "ncct"
     other = performance.copy()
     other.loc[other["arm"] == worse, ["mean", "ensemble"]] = 0.99
-    lines = results.no_skill(predictions, data="real")
-    assert results.paper_table(other, pooled, lines, study).loc[0, "arm"] == best
+    assert results.paper_table(other, pooled, study).loc[0, "arm"] == best
     with pytest.raises(InputError, match="no arm of group 'genetics'"):
         results.best_arm(pooled, study, "genetics")
+
+
+def test_flagging_everyone_is_that_of_the_rows_own_patients(predictions, study):
+    ids = predictions.loc[(predictions["partition"] == "test") & (predictions["y_true"] == 1)]
+    gone = set(ids["participant_id"].unique()[:5])
+    fewer = predictions[(predictions["arm"] != "daft") | ~predictions["participant_id"].isin(gone)]
+    chosen = results.choose_thresholds(fewer)
+    table = results.performance(fewer, chosen, study, data="real", resamples=10)
+    pooled = results.out_of_fold(fewer, chosen, study, data="real", resamples=10)
+    paper = results.paper_table(table, pooled, study).drop_duplicates("arm").set_index("arm")
+    assert paper.loc["daft", ["n", "events"]].tolist() == [55, 10]
+    assert paper.loc["daft", "F1 of flagging everyone"] == f"{20 / 65:.3f}"
+    assert paper.loc["imaging", "F1 of flagging everyone"] == f"{30 / 75:.3f}"
+
+
+def test_flagging_everyone_has_an_interval_over_patients(predictions, thresholds, study):
+    everyone = results.performance(
+        predictions, thresholds.assign(threshold=0.0), study, data="real", resamples=2000
+    )
+    rows = everyone.set_index(["arm", "metric"])
+    f1 = rows.loc[("daft", "f1")]
+    assert f1["ensemble"] == pytest.approx(0.4)
+    # the exact distribution: 2 k / (k + 60) with k events among 60 patients drawn
+    k = stats.binom.ppf([0.025, 0.975], 60, 15 / 60)
+    assert [f1["low"], f1["high"]] == pytest.approx(list(2 * k / (k + 60)), abs=0.03)
+    assert f1["interval_method"] == "bootstrap over patients, percentile, 2000 resamples"
+    assert rows.loc[("daft", "auc"), "interval_method"] == "DeLong, logit scale"
+    assert rows.loc[("daft", "ppv"), "interval_method"] == "Wilson"
+
+
+def test_resamples_of_one_class_are_dropped_and_counted(study):
+    predictions = make_predictions(n_test=6)  # one event among six test patients
+    test = predictions[predictions["partition"] == "test"].drop_duplicates("participant_id")
+    n, events = len(test), test["y_true"].sum()
+    chosen = results.choose_thresholds(predictions)
+    table = results.performance(predictions, chosen, study, data="real", resamples=400)
+    for metric in ("f1", "average_precision", "brier", "scaled_brier"):
+        row = table.set_index(["arm", "metric"]).loc[("daft", metric)]
+        kept, dropped = map(
+            int,
+            re.fullmatch(
+                r"bootstrap over patients, percentile, (\d+) resamples "
+                r"\((\d+) of one class only dropped\)",
+                row["interval_method"],
+            ).groups(),
+        )
+        assert kept + dropped == 400
+        share = (1 - events / n) ** n + (events / n) ** n
+        assert dropped == pytest.approx(400 * share, abs=5 * np.sqrt(400 * share * (1 - share)))
+        assert row["low"] <= row["high"] and np.isfinite([row["low"], row["high"]]).all()
 
 
 def test_no_skill_lines(predictions):
@@ -301,7 +353,8 @@ def test_on_simulated_data_no_model_claim_can_be_judged(study, performance, pred
     table = ledger(study, performance, predictions, "simulated")
     # even where the simulated number is the published one
     exact = performance.copy()
-    exact.loc[(exact["arm"] == "daft") & (exact["metric"] == "auc"), ["mean", "low", "high"]] = 0.7
+    same = (exact["arm"] == "daft") & (exact["metric"] == "auc")
+    exact.loc[same, ["mean", "ensemble", "low", "high"]] = 0.7
     for frame in (table, ledger(study, exact, predictions, "simulated")):
         judged = frame[frame["kind"].isin(["performance", "attribution"])]
         assert len(judged) == 3
@@ -325,10 +378,11 @@ def test_arithmetic_claims(study, performance, predictions):
 
 
 def test_on_real_data_model_claims_are_compared(study, performance, predictions):
-    def judge(mean, low, high):
+    def judge(ensemble, low, high):
         frame = performance.copy()
         rows = (frame["arm"] == "daft") & (frame["metric"] == "auc")
-        frame.loc[rows, ["mean", "low", "high"]] = [mean, low, high]
+        # the mean over the fold models lies elsewhere and has no say
+        frame.loc[rows, ["mean", "ensemble", "low", "high"]] = [0.99, ensemble, low, high]
         return ledger(study, frame, predictions, "real").loc["auc", "verdict"]
 
     assert judge(0.68, 0.55, 0.80) == "consistent"
@@ -338,6 +392,53 @@ def test_on_real_data_model_claims_are_compared(study, performance, predictions)
     table = ledger(study, performance, predictions, "real")
     assert table.loc["regions", "verdict"] == "not testable"
     assert table.loc["beats", "verdict"] in ("consistent", "not testable")
+
+
+def test_the_interval_of_a_claim_is_that_of_the_estimate_beside_it(study, performance, predictions):
+    table = ledger(study, performance, predictions, "real")
+    row = performance.set_index(["arm", "metric"]).loc[("daft", "auc")]
+    auc = table.loc["auc"]
+    assert (auc["here"], auc["here_sd"]) == (row["mean"], row["sd"])
+    assert list(auc[["ensemble", "low", "high"]]) == list(row[["ensemble", "low", "high"]])
+    known = table[table["low"].notna()]
+    assert list(known.index) == ["auc", "beats"]
+    assert (known["low"] < known["ensemble"]).all() and (known["ensemble"] < known["high"]).all()
+    assert table.loc["beats", "ensemble"] == table.loc["beats", "here"]
+
+
+def test_the_claims_of_the_study_file_have_an_interval_or_none():
+    performance_claims = [c for c in load_study("rlvo").claims if c["kind"] == "performance"]
+    assert len(performance_claims) == 6
+    for claim in performance_claims:
+        assert set(JUDGED) <= set(claim["source"]), claim["id"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (3, "claim 'patients' of kind 'count' names ensemble_column; allowed: only with kind"),
+        (0, "claim 'auc' names low_column; needed: ensemble_column, low_column and high_column"),
+    ],
+)
+def test_columns_of_an_interval_that_do_not_fit_are_named(study, claim, words):
+    faulty = study.claims[claim]
+    columns = JUDGED if claim == 3 else {"low_column": "low"}
+    source = {k: v for k, v in faulty["source"].items() if k not in JUDGED} | columns
+    wrong = dataclasses.replace(study, claims=({**faulty, "source": source},))
+    with pytest.raises(InputError, match=words):
+        results.claims(wrong, {}, data="real")
+
+
+def test_another_number_of_real_patients_is_another_cohort(study, performance, predictions):
+    other = performance.assign(n=61)
+    real = ledger(study, other, predictions, "real").loc["patients"]
+    assert real["verdict"] == "another cohort" and real["reason"].startswith("61 here: ")
+    assert (
+        ledger(study, performance, predictions, "real").loc["patients", "verdict"] == "reproduced"
+    )
+    simulated = ledger(study, other, predictions, "simulated").loc["patients"]
+    assert simulated["verdict"] == "inconsistent"
+    assert simulated["reason"] == "this run simulated another number of patients"
 
 
 def test_a_claim_that_points_nowhere(study):

@@ -9,9 +9,14 @@ A claim of the study file is a table with
 - ``interval``: optional ``[low, high]``, the 95 % interval implied for the published value;
 - ``source``: where the value here comes from. Either a cell of a result table,
   ``{table = "performance", where = {arm = "daft", metric = "auc"}, column = "mean"}``, to which
-  ``sd_column``, ``low_column`` and ``high_column`` may be added, and in which a value under ``where``
-  may itself be such a cell; or arithmetic on published numbers, ``{op = "ratio", of = [77, 481]}``,
-  with one of `OPERATIONS`, whose arguments may be sources too.
+  ``sd_column`` may be added, and in which a value under ``where`` may itself be such a cell; or
+  arithmetic on published numbers, ``{op = "ratio", of = [77, 481]}``, with one of `OPERATIONS`, whose
+  arguments may be sources too. A performance claim is judged only if its source names
+  ``ensemble_column``, ``low_column`` and ``high_column``, all three or none.
+
+Two estimands are kept apart. ``here ± here_sd`` is what the paper printed: mean and SD over the fold
+models. ``ensemble`` with ``low`` to ``high`` is the fold ensemble with its 95 % interval over patients;
+verdicts use it alone, as the mean over the fold models has no interval over patients.
 """
 
 from __future__ import annotations
@@ -26,10 +31,12 @@ from rlvo_lib.config import InputError, Study
 from rlvo_lib.metrics import hanley_mcneil_se
 
 NOT_REPRODUCIBLE = "not reproducible without the cohort"
+ANOTHER_COHORT = "another cohort"
+INTERVAL = ("ensemble", "low", "high")  # one estimate and its interval
 KINDS = ("count", "arithmetic", "performance", "attribution")
 COLUMNS = (
-    "id", "claim", "kind", "stated_by", "published", "where", "here", "here_sd", "low", "high",
-    "verdict", "reason",
+    "id", "claim", "kind", "stated_by", "published", "where", "here", "here_sd", "ensemble", "low",
+    "high", "verdict", "reason",
 )  # fmt: skip
 
 #: Arithmetic on published numbers.
@@ -48,7 +55,8 @@ def claims(study: Study, tables: Mapping[str, pd.DataFrame], *, data: str) -> pd
     """Every claim of the study file with its verdict.
 
     On simulated data a performance or attribution claim is always "not reproducible without the
-    cohort", whatever the numbers are.
+    cohort", whatever the numbers are. On real data a count that is not the published one is of
+    "another cohort".
 
     Parameters
     ----------
@@ -56,8 +64,8 @@ def claims(study: Study, tables: Mapping[str, pd.DataFrame], *, data: str) -> pd
 
     Returns
     -------
-    DataFrame with id, claim, kind, stated_by, published (as printed), where, here, here_sd, low,
-    high, verdict, reason, data.
+    DataFrame with id, claim, kind, stated_by, published (as printed), where, here, here_sd, ensemble,
+    low, high, verdict, reason, data.
     """
     if data not in ("simulated", "real"):
         raise InputError(f"claims: data is '{data}'; allowed: simulated, real")
@@ -72,16 +80,16 @@ def _judge(
     found = resolve(claim.get("source", {}), tables)
     here = found["value"] if isinstance(found["value"], int | float | np.number) else np.nan
     here = float(here) if here is not None else np.nan
-    low, high = found["low"], found["high"]
+    ensemble, low, high = (found[part] for part in INTERVAL)
     if claim["kind"] in ("performance", "attribution"):
-        verdict, reason = _model_verdict(claim, here, low, high, data)
+        verdict, reason = _model_verdict(claim, ensemble, low, high, data)
     else:
         verdict, reason = _number_verdict(claim, here, data)
     return {
         "id": claim["id"], "claim": claim["text"], "kind": claim["kind"],
         "stated_by": claim.get("stated_by", "paper"), "published": printed(claim),
-        "where": found["where"], "here": here, "here_sd": found["sd"], "low": low, "high": high,
-        "verdict": verdict, "reason": found["absent"] or reason,
+        "where": found["where"], "here": here, "here_sd": found["sd"], "ensemble": ensemble,
+        "low": low, "high": high, "verdict": verdict, "reason": found["absent"] or reason,
     }  # fmt: skip
 
 
@@ -96,6 +104,19 @@ def _check(claim: Mapping[str, Any]) -> None:
         )
     if claim.get("expect", "positive") not in ("positive", "negative"):
         raise InputError(f"study file: claim '{name}': expect is positive or negative")
+    source = claim.get("source", {})
+    columns = source if isinstance(source, Mapping) else {}
+    named = [f"{part}_column" for part in INTERVAL if f"{part}_column" in columns]
+    if named and claim["kind"] != "performance":
+        raise InputError(
+            f"study file: claim '{name}' of kind '{claim['kind']}' names {named[0]}; allowed: only "
+            "with kind 'performance'"
+        )
+    if named and len(named) < len(INTERVAL):
+        raise InputError(
+            f"study file: claim '{name}' names {', '.join(named)}; needed: ensemble_column, "
+            "low_column and high_column together, as one estimate with its interval"
+        )
 
 
 def printed(claim: Mapping[str, Any]) -> str:
@@ -114,8 +135,9 @@ def _decimals(claim: Mapping[str, Any]) -> int:
 
 
 def _number_verdict(claim: Mapping[str, Any], here: float, data: str) -> tuple[str, str]:
-    """Counts and arithmetic are reproduced or inconsistent."""
-    by_design = claim["kind"] == "count" and data == "simulated"
+    """Counts and arithmetic are reproduced or inconsistent; counts of real patients are their own."""
+    counted = claim["kind"] == "count"
+    by_design = counted and data == "simulated"
     if np.isnan(here):
         return "not computed", "no value here"
     if "value" not in claim:
@@ -129,18 +151,20 @@ def _number_verdict(claim: Mapping[str, Any], here: float, data: str) -> tuple[s
             "inconsistent",
             "this run simulated another number of patients",
         )
+    if counted:
+        return ANOTHER_COHORT, f"{here:.6g} here: the patients or the design are not the paper's"
     return "inconsistent", f"{here:.6g} here"
 
 
 def _model_verdict(
-    claim: Mapping[str, Any], here: float, low: float, high: float, data: str
+    claim: Mapping[str, Any], ensemble: float, low: float, high: float, data: str
 ) -> tuple[str, str]:
-    """Performance and attribution: judged on a real cohort only."""
+    """Performance and attribution: judged on a real cohort only, by the fold ensemble."""
     if data != "real":
         return NOT_REPRODUCIBLE, "the patients here are simulated"
     if claim["kind"] == "attribution" or ("value" not in claim and "expect" not in claim):
         return "not testable", "no number was published"
-    if np.isnan([here, low, high]).any():
+    if np.isnan([ensemble, low, high]).any():
         return "not testable", "no interval could be estimated here"
     if "value" not in claim:
         holds = low > 0 if claim["expect"] == "positive" else high < 0
@@ -149,22 +173,28 @@ def _model_verdict(
             return "not testable", f"the interval here, {low:.3f} to {high:.3f}, includes 0"
         return ("consistent" if holds else "differs"), f"interval here {low:.3f} to {high:.3f}"
     inside = low <= claim["value"] <= high
-    parts = [f"published value {'inside' if inside else 'outside'} our {low:.3f} to {high:.3f}"]
+    word = "inside" if inside else "outside"
+    parts = [f"published value {word} the {low:.3f} to {high:.3f} of our ensemble"]
     if "interval" in claim:
         lower, upper = claim["interval"]
-        also = lower <= here <= upper
+        also = lower <= ensemble <= upper
         parts.append(
-            f"ours {'inside' if also else 'outside'} the {lower:g} to {upper:g} implied for theirs"
+            f"our ensemble {'inside' if also else 'outside'} the {lower:g} to {upper:g} implied for "
+            "theirs"
         )
         inside = inside and also
     return ("consistent" if inside else "differs"), "; ".join(parts)
 
 
 def resolve(source: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """The value a source points at, with sd, low, high, a text saying where, and why it is absent."""
+    """The value a source points at, with sd, ensemble, low and high where it names their columns.
+
+    ``where`` says in words where the value is, ``absent`` why there is none.
+    """
     nothing = {
         "value": np.nan,
         "sd": np.nan,
+        "ensemble": np.nan,
         "low": np.nan,
         "high": np.nan,
         "where": "",
@@ -198,12 +228,10 @@ def resolve(source: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if table.empty:
         return nothing | {"where": where, "absent": f"no such row in table '{name}'"}
     found = {"where": where}
-    given = {"low": "low", "high": "high"} | {
-        key.removesuffix("_column"): source[key] for key in source if key.endswith("_column")
+    parts = {
+        part: source[f"{part}_column"] for part in ("sd", *INTERVAL) if f"{part}_column" in source
     }
-    for part, column in {"value": source["column"], **given}.items():
-        if part in ("low", "high") and f"{part}_column" not in source and column not in table:
-            continue
+    for part, column in {"value": source["column"], **parts}.items():
         _need(column, table, name)
         cell = table[column].iloc[0]
         found[part] = cell.item() if isinstance(cell, np.generic) else cell
