@@ -1,6 +1,7 @@
 """Recomputes every reported number of a run folder from its small files.
 
-`BUILDERS` maps each table to the function that makes it. Text and whole numbers must be the same,
+The pages are checked too: ``index.html`` shows the numbers of these files, and notebooks and pages are
+those that ``pages.json`` recorded. `BUILDERS` maps each table to the function that makes it. Text and whole numbers must be the same,
 other numbers within 1e-9 of their size. Nothing here needs torch, the scans or a GPU.
 """
 
@@ -20,7 +21,7 @@ from rlvo_lib import cohort, config, dictionary, report, results, storage
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.report.table_files import read_text_table
 
-AGREE, DIFFER, NEEDS_DATASET = "agree", "differ", "needs dataset"
+AGREE, DIFFER, NEEDS_DATASET, ABSENT = "agree", "differ", "needs dataset", "absent"
 COLUMNS = ["what", "where", "stored", "recomputed", "verdict"]
 RELATIVE = 1e-9
 SHOWN = 20  # differing cells listed a table
@@ -123,7 +124,7 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     ),
     "no_skill": lambda run: results.no_skill(run.predictions, data=run.data),
     "paper": lambda run: results.paper_table(
-        run.table("performance"), run.table("out_of_fold"), run.table("no_skill"), run.study
+        run.table("performance"), run.table("out_of_fold"), run.study
     ),
     "comparisons": lambda run: results.comparisons(run.predictions, run.study, data=run.data),
     "calibration": lambda run: results.calibration_table(run.predictions, run.study, data=run.data),
@@ -141,12 +142,13 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
 
 
 def verify_run(run_dir: str | Path) -> pd.DataFrame:
-    """Check a run folder: files, predictions, thresholds, every table and the ledger of claims.
+    """Check a run folder: files, predictions, thresholds, tables, the ledger of claims and the page.
 
     Returns
     -------
     DataFrame with what, where (file, row and column), stored, recomputed, verdict: ``agree``,
-    ``differ`` or ``needs dataset`` (not made from the run's files, so not checked).
+    ``differ``, ``needs dataset`` (not made from the run's files, so not checked) or ``absent`` (the
+    run was made without its page).
 
     Raises
     ------
@@ -155,12 +157,7 @@ def verify_run(run_dir: str | Path) -> pd.DataFrame:
     """
     run = Run(Path(run_dir))
     rows = [*_files(run), *_predictions(run), *_thresholds(run), *_tables(run), *_claims(run)]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def exit_code(checks: pd.DataFrame) -> int:
-    """0 if nothing differs, 1 if something does: the exit status of ``rlvo verify``."""
-    return int((checks["verdict"] == DIFFER).any())
+    return pd.DataFrame([*rows, *_maps(run), *_pages(run)], columns=COLUMNS)
 
 
 def _row(what: str, where: str, stored: object, recomputed: object, same: bool) -> tuple:
@@ -172,11 +169,7 @@ def _row(what: str, where: str, stored: object, recomputed: object, same: bool) 
 
 def _files(run: Run) -> list[tuple]:
     """The content of every small file against the digests that the run recorded."""
-    stored, now = run.info.get("files", {}), report.digests(run.root)
-    rows = []
-    for name in sorted(set(stored) | set(now)):
-        before, after = stored.get(name, "not recorded"), now.get(name, "missing")
-        rows.append(_row("file content", name, before[:16], after[:16], before == after))
+    rows = _contents(run.info.get("files", {}), report.digests(run.root))
     expected, counted = run.info.get("expected", {}), report.expected_counts(run.root)
     for name in sorted(set(expected) | set(counted)):
         before, after = expected.get(name, "not recorded"), counted.get(name, "missing")
@@ -198,6 +191,14 @@ def _files(run: Run) -> list[tuple]:
                 )
         else:
             rows.append(_row("number of patients", name, before, after, before == after))
+    return rows
+
+
+def _contents(stored: dict[str, str], now: dict[str, str]) -> list[tuple]:
+    rows = []
+    for name in sorted(set(stored) | set(now)):
+        before, after = stored.get(name, "not recorded"), now.get(name, "missing")
+        rows.append(_row("file content", name, before[:16], after[:16], before == after))
     return rows
 
 
@@ -334,6 +335,51 @@ def _claims(run: Run) -> list[tuple]:
         )
 
     return _attempt("claims", "claims.csv", check)
+
+
+# -------------------------------------------------------------------------- maps and pages
+
+
+def _maps(run: Run) -> list[tuple]:
+    """The maps in the folder are those of ``attributions/maps.csv``: none missing, none left over."""
+
+    def check() -> list[tuple]:
+        table = run.root / "attributions" / "maps.csv"
+        named = set(storage.read_csv(table)["map"]) if table.exists() else set()
+        folder = (run.root / "attributions" / "maps").glob("*")
+        there = {p.relative_to(run.root).as_posix() for p in folder if not p.name.startswith(".")}
+        words = {True: "there", False: "not there"}, {True: "in maps.csv", False: "not in maps.csv"}
+        return [
+            _row(
+                "map", name, words[0][name in there], words[1][name in named], name in there & named
+            )
+            for name in sorted(there | named)
+        ]
+
+    return _attempt("map", "attributions/maps.csv", check)
+
+
+def _pages(run: Run) -> list[tuple]:
+    """The page shows the numbers of the files; pages and notebooks are as ``pages.json`` says."""
+    page, record = run.root / "index.html", run.root / "pages.json"
+    if not page.exists() and not record.exists():
+        return [("page", "index.html", "", "this run was made without its page", ABSENT)]
+
+    def digests() -> list[tuple]:
+        if not record.exists():
+            return [_row("file content", "pages.json", "missing", "digests of the pages", False)]
+        return _contents(storage.read_json(record)["files"], report.page_digests(run.root))
+
+    def numbers() -> list[tuple]:
+        if not page.exists():
+            return [_row("page", "index.html", "missing", "the page", False)]
+        found = [_row("page", *cells, False) for cells in report.page_differences(run.root)]
+        return found or [_row("page", "index.html: tables", "as the files", "as the files", True)]
+
+    return _attempt("file content", "pages.json", digests) + _attempt("page", "index.html", numbers)
+
+
+# ------------------------------------------------------------------------------------ cells
 
 
 def compare(path: str | Path, recomputed: pd.DataFrame, where: str) -> list[tuple]:

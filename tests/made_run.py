@@ -1,5 +1,6 @@
 """A finished run folder made by hand from binormal scores: no scan, no training, no torch."""
 
+import nbformat
 import numpy as np
 import pandas as pd
 
@@ -53,6 +54,8 @@ def make_run(run, study, *, n_train=48, n_test=24):
     shap = pd.DataFrame(keys, columns=["participant_id", "arm", "seed", "fold", "variable"])
     shap = shap.assign(value=1.0, shap=rng.normal(size=len(shap)))
     storage.write_csv(run / "attributions" / "shap.csv", shap)
+    _write_maps(run, n_train + 2)
+    _write_notebook(run)
     settings = {
         "bootstrap_resamples": 60,
         "seed": 2025,
@@ -83,6 +86,29 @@ def make_run(run, study, *, n_train=48, n_test=24):
     report.save_figure(run, "roc", roc, data="simulated", caption="ROC curves of <all> arms.")
     report.write_provenance(run, **given)
     return run
+
+
+def _write_maps(run, patient):
+    name = f"attributions/maps/sub-{patient:04d}_occlusion.nii.gz"
+    (run / "attributions" / "maps").mkdir()
+    (run / name).write_bytes(b"made by hand")
+    maps = pd.DataFrame({"participant_id": [f"sub-{patient:04d}"], "map": [name]})
+    storage.write_csv(run / "attributions" / "maps.csv", maps)
+
+
+def _write_notebook(run):
+    cells = [
+        nbformat.v4.new_markdown_cell("# Cohort: who <is> in it?\n\nText with `code`.", id="text"),
+        nbformat.v4.new_code_cell(
+            "print('<b>')", execution_count=1, id="printed",
+            outputs=[nbformat.v4.new_output("stream", name="stdout", text="<script>alert(1)</script>")],
+        ),
+        nbformat.v4.new_code_cell("1 + 1", execution_count=2, id="drawn", outputs=[
+            nbformat.v4.new_output("execute_result", {"image/png": "iVBORw0KGgo=", "text/plain": "2"}, execution_count=2),
+        ]),
+    ]  # fmt: skip
+    (run / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "notebooks" / "01_cohort.ipynb")
 
 
 def _write_cohort(run, study, predictions):

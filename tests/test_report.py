@@ -4,8 +4,8 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +13,7 @@ from made_run import make_run
 
 from rlvo_lib import figures, report, storage
 from rlvo_lib.config import InputError
+from rlvo_lib.report import provenance
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
 WORDS = "AUC of <everything> & more. Second sentence."
@@ -21,18 +22,6 @@ WORDS = "AUC of <everything> & more. Second sentence."
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, study):
     run = make_run(tmp_path_factory.mktemp("page") / "run", study)
-    cells = [
-        nbformat.v4.new_markdown_cell("# Cohort: who <is> in it?\n\nText with `code`."),
-        nbformat.v4.new_code_cell(
-            "print('<b>')", execution_count=1,
-            outputs=[nbformat.v4.new_output("stream", name="stdout", text="<script>alert(1)</script>")],
-        ),
-        nbformat.v4.new_code_cell("1 + 1", execution_count=2, outputs=[
-            nbformat.v4.new_output("execute_result", {"image/png": "iVBORw0KGgo=", "text/plain": "2"}, execution_count=2),
-        ]),
-    ]  # fmt: skip
-    (run / "notebooks").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "notebooks" / "01_cohort.ipynb")
     report.write_index(run)
     return run
 
@@ -139,6 +128,41 @@ def test_provenance_names_everything_and_no_place(made, study):
     assert "numpy" in content["software"]["packages"] and content["software"]["python"]
     assert content["files"]["predictions.csv"] == storage.digest(made / "predictions.csv")
     assert "tables/paper.csv" in content["files"] and "run.json" not in content["files"]
+
+
+def test_changes_count_unless_they_are_of_the_reference_run_or_the_readme(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        command = ["git", *who, "-c", "commit.gpgsign=false", *words]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
+    assert provenance._commit() == ""  # not a checkout
+    files = ["README.md", "reports/reference/run.json", "notebooks/06_results.ipynb"]
+    for name in files:
+        storage.write_text(tmp_path / name, "before")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    for name, words in zip(files, ("", "", "+changes"), strict=True):
+        storage.write_text(tmp_path / name, "after")
+        assert re.fullmatch(rf"[0-9a-f]{{40,64}}{re.escape(words)}", provenance._commit())
+
+
+def test_digests_of_the_pages_are_written_last(made):
+    files = storage.read_json(made / "pages.json")["files"]
+    pages = {"index.html", "notebooks/01_cohort.html", "notebooks/01_cohort.ipynb"}
+    assert set(files) == pages
+    assert all(storage.digest(made / name) == files[name] for name in pages)
+    recorded = storage.read_json(made / "run.json")["files"]
+    assert "attributions/maps/sub-0050_occlusion.nii.gz" in recorded and not pages & set(recorded)
+
+
+def test_the_page_shows_the_ensemble_with_its_interval(made):
+    row = storage.read_csv(made / "claims.csv").set_index("id").loc["multimodal-auc"]
+    text = (made / "index.html").read_text("utf-8")
+    assert f">{row['here']:.3f} ± {row['here_sd']:.3f}<" in text
+    assert f">ensemble {row['ensemble']:.3f} [{row['low']:.3f}, {row['high']:.3f}]; " in text
 
 
 def test_every_page_is_stamped_and_its_links_lead_somewhere(made):

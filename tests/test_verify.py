@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 from made_run import make_run
 
-from rlvo_lib import results, storage, verify
+from rlvo_lib import report, results, storage, verify
 from rlvo_lib.config import InputError
 
 
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory, study):
-    return make_run(tmp_path_factory.mktemp("made") / "run", study)
+    run = make_run(tmp_path_factory.mktemp("made") / "run", study)
+    report.write_index(run)
+    return run
 
 
 @pytest.fixture
@@ -26,9 +28,13 @@ def run(untouched, tmp_path):
 
 @pytest.fixture
 def light(run):
-    """The run without its two slowest tables."""
+    """The run without its two slowest tables, and the page that shows the others."""
     for path in (run / "tables").glob("table1*"):
         path.unlink()
+    info = storage.read_json(run / "run.json")
+    info["files"] = {k: v for k, v in info["files"].items() if not k.startswith("tables/table1")}
+    storage.write_json(run / "run.json", info)
+    report.write_index(run)
     return run
 
 
@@ -45,9 +51,11 @@ def test_an_untouched_run_agrees(untouched):
     assert time.perf_counter() - start < 30
     assert list(checks.columns) == ["what", "where", "stored", "recomputed", "verdict"]
     assert not (checks["verdict"] == "differ").any()
-    assert verify.exit_code(checks) == 0
     unchecked = checks[checks["verdict"] == "needs dataset"]
     assert list(unchecked["where"]) == ["tables/history.csv"]
+    assert not (checks["verdict"] == "absent").any()
+    agreed = set(checks["where"])
+    assert {"index.html", "notebooks/01_cohort.html", "index.html: tables"} <= agreed
     agreeing = set(checks.loc[checks["what"] == "table", "where"])
     assert {f"tables/{name}.csv" for name in verify.BUILDERS} <= agreeing
     assert {"thresholds.csv", "claims.csv"} <= agreeing
@@ -155,14 +163,13 @@ def test_planted_alterations_are_found(light, file, change, where):
 
 def test_a_changed_age_shows_in_table_1(run):
     edit(run / "cohort.csv", lambda frame: first_row(frame, "age", "105"))
-    checks = verify.verify_run(run)
-    assert verify.exit_code(checks) == 1
-    wrong = checks[checks["verdict"] == "differ"]
-    assert wrong["where"].str.startswith("tables/table1.csv").any()
+    assert found(run)["where"].str.startswith("tables/table1.csv").any()
 
 
 def test_what_cannot_be_recomputed_is_held_by_its_digest(light):
     files = {"tables/history.csv", "figures/roc.png", "study.toml"}
+    files |= {"attributions/maps/sub-0050_occlusion.nii.gz", "notebooks/01_cohort.ipynb"}
+    files |= {"notebooks/01_cohort.html"}
     for file in files:
         with open(light / file, "ab") as handle:
             handle.write(b"\n# 1\n")
@@ -174,6 +181,81 @@ def test_a_missing_file_is_a_difference_not_a_crash(run):
     (run / "tables" / "flow.csv").unlink()
     wrong = found(run, but_digests=False)
     assert {"predictions.csv", "tables/flow.csv"} <= set(wrong["where"])
+
+
+def rewrite(run, old, new):
+    """Change the page and its recorded digest: only the numbers can tell."""
+    page = run / "index.html"
+    text = page.read_text("utf-8")
+    assert old in text
+    page.write_text(text.replace(old, new, 1), encoding="utf-8")
+    storage.write_json(run / "pages.json", {"files": report.page_digests(run)})
+
+
+def test_a_changed_auc_on_the_page_is_found_though_its_digest_was_changed_too(light):
+    paper = storage.read_csv(light / "tables" / "paper.csv")
+    auc = paper.loc[1, "AUC, mean ± SD"]
+    rewrite(light, auc, "0.99 ± 0.01")
+    wrong = found(light, but_digests=False)
+    assert len(wrong) == 1
+    check = wrong.iloc[0]
+    assert check["where"].startswith("index.html: table paper: ")
+    assert (check["stored"], check["recomputed"]) == ("0.99 ± 0.01", auc)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("<b>72</b>", "<b>599</b>", "index.html: table the one from '72'"),
+        ("SIMULATED DATA. The paper", "The paper", "index.html: table paper: caption"),
+        (">not reproducible without the cohort<", ">consistent<", "index.html: table"),
+        ("</main>", "<table><tr><td>0.99</td></tr></table></main>", "the one from '0.99'"),
+    ],
+)
+def test_what_the_page_says_otherwise_is_found(light, old, new, where):
+    rewrite(light, old, new)
+    wrong = found(light)
+    assert len(wrong) == 1 and where in wrong["where"].iloc[0]
+
+
+def test_a_page_without_its_digests_and_digests_without_their_page(light):
+    kept = (light / "pages.json").read_bytes()
+    (light / "pages.json").unlink()
+    assert list(found(light, but_digests=False)["where"]) == ["pages.json"]
+    (light / "pages.json").write_bytes(kept)
+    (light / "index.html").unlink()
+    assert set(found(light, but_digests=False)["where"]) == {"index.html"}
+    (light / "pages.json").write_text("{", encoding="utf-8")
+    assert "pages.json" in set(found(light, but_digests=False)["where"])
+
+
+def test_a_run_made_without_its_page_is_no_difference(light):
+    (light / "index.html").unlink()
+    (light / "pages.json").unlink()
+    checks = verify.verify_run(light)
+    absent = checks[checks["verdict"] == "absent"]
+    assert list(absent["recomputed"]) == ["this run was made without its page"]
+    assert not (checks["verdict"] == "differ").any()
+
+
+def test_files_left_over_from_another_run_are_found(light):
+    stale = {
+        "figures/old.pdf",
+        "figures/more/old.png",
+        "attributions/old.npy",
+        "attributions/maps/sub-0001_occlusion.nii.gz",
+    }
+    for name in stale:
+        (light / name).parent.mkdir(exist_ok=True)
+        (light / name).write_bytes(b"1")
+    (light / "figures" / ".hidden").write_bytes(b"1")
+    (light / "attributions" / "shap.csv.lock").write_bytes(b"")
+    wrong = found(light, but_digests=False)
+    assert set(wrong.loc[wrong["stored"] == "not recorded", "where"]) == stale
+    left_over = wrong[wrong["what"] == "map"]
+    assert list(left_over["where"]) == ["attributions/maps/sub-0001_occlusion.nii.gz"]
+    (light / "attributions" / "maps" / "sub-0050_occlusion.nii.gz").unlink()
+    assert "not there" in set(found(light)["stored"])
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -6,7 +6,8 @@ absolute path or needs the network to be read.
 """
 
 from rlvo_lib.report.figure_files import save_figure
-from rlvo_lib.report.page import render_notebook, write_index
+from rlvo_lib.report.page import page_digests, render_notebook, write_index
+from rlvo_lib.report.page_check import page_differences
 from rlvo_lib.report.provenance import DIGESTED, digests, expected_counts, write_provenance
 from rlvo_lib.report.table_files import (
     SIMULATED,
@@ -25,6 +26,8 @@ __all__ = [
     "digests",
     "expected_counts",
     "html_table",
+    "page_differences",
+    "page_digests",
     "read_caption",
     "render_html",
     "render_notebook",

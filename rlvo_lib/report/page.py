@@ -1,4 +1,7 @@
-"""``index.html`` of a run folder, and its notebooks as pages: read offline, printed, linked relatively."""
+"""``index.html`` of a run folder, and its notebooks as pages: read offline, printed, linked relatively.
+
+``pages.json``, written last, holds their digests: ``run.json`` is older than the pages that show it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from rlvo_lib import config, storage
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.report.figure_files import read_description
+from rlvo_lib.report.provenance import digests
 from rlvo_lib.report.table_files import (
     cell,
     html_table,
@@ -25,16 +29,18 @@ ORDER = (
     "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
     "flow", "split_counts", "label_overlap", "table1", "missingness", "performance", "out_of_fold", "no_skill",
 )  # fmt: skip
+#: What ``pages.json`` holds the digests of, as glob patterns inside the run folder.
+PAGES = ("index.html", "notebooks/*.html", "notebooks/*.ipynb")
 CHECKS = ("mosaic", "curves")  # figures that check the work rather than report a result
 FILES = (
     "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
     "run.json",
 )  # fmt: skip
-_OPEN = ("not reproducible without the cohort", "not testable", "not computed")
+_OPEN = ("not reproducible without the cohort", "not testable", "not computed", "another cohort")
 
 
 def write_index(run: str | Path, *, study: Study | None = None, data: str = "") -> Path:
-    """Write ``index.html`` from what lies in the run folder, and its notebooks as HTML.
+    """Write ``index.html`` from what lies in the run folder, its notebooks as HTML, ``pages.json``.
 
     Tables come with the captions they were saved with, the paper's table first. All text is escaped.
     Study and data are those of the run (its ``study.toml`` and ``run.json``) unless given.
@@ -45,12 +51,31 @@ def write_index(run: str | Path, *, study: Study | None = None, data: str = "") 
     """
     run = Path(run)
     study, data = study or _study(run), data or _data(run)
+    figures = [_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)]
+    notebooks = [_notebook(path, data) for path in sorted((run / "notebooks").glob("*.ipynb"))]
+    page = _index(run, study, data, figures, notebooks)
+    storage.write_text(run / "index.html", page)
+    storage.write_json(run / "pages.json", {"files": page_digests(run)})
+    return run / "index.html"
+
+
+def page_digests(run: str | Path) -> dict[str, str]:
+    """SHA-256 of each page and notebook of a run (`PAGES`), by its path inside the folder."""
+    return digests(run, PAGES)
+
+
+def render_tables(run: str | Path) -> str:
+    """The page without figures and notebooks, made from the run's files as they are now."""
+    run = Path(run)
+    return _index(run, _study(run), _data(run), [], [])
+
+
+def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: list[dict]) -> str:
     stamp = stamp_text(data)
     tables = [_table(path) for path in sorted((run / "tables").glob("*.csv"), key=_rank)]
     shown = [t for t in tables if t["rows"] <= LONGEST_SHOWN]
     by_name = {t["name"]: t for t in shown}
-    figures = [_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)]
-    page = template("index.html").render(
+    return template("index.html").render(
         heading=f"{stamp + ': ' if stamp else ''}{study.title}",
         data=data,
         stamp=f"{stamp}. " if stamp else "",
@@ -64,12 +89,10 @@ def write_index(run: str | Path, *, study: Study | None = None, data: str = "") 
         checks=[f for f in figures if f["name"].startswith(CHECKS)],
         other_tables=[t for t in shown if t["name"] not in MAIN_TABLES],
         linked_tables=[t for t in tables if t["rows"] > LONGEST_SHOWN],
-        notebooks=[_notebook(path, data) for path in sorted((run / "notebooks").glob("*.ipynb"))],
+        notebooks=notebooks,
         files=[name for name in FILES if (run / name).exists()],
         provenance=_provenance(run),
     )
-    storage.write_text(run / "index.html", page)
-    return run / "index.html"
 
 
 def _data(run: Path) -> str:
@@ -129,10 +152,18 @@ def _claims(run: Path) -> list[dict[str, str]]:
     for row in rows:
         sd = f" ± {cell(row['here_sd'])}" if row["here_sd"] else ""
         row["here"] = cell(row["here"].removesuffix(".0")) + sd
+        row["reason"] = "; ".join(text for text in (_interval(row), row["reason"]) if text)
         simulated_size = row["kind"] == "count" and row["data"] == "simulated"
         is_open = row["verdict"] in _OPEN or (simulated_size and row["verdict"] == "inconsistent")
         row["style"] = "open" if is_open else row["verdict"]
     return rows
+
+
+def _interval(row: dict[str, str]) -> str:
+    """The ensemble, by which a claim is judged, with the interval that belongs to it."""
+    if not row["ensemble"]:
+        return ""
+    return f"ensemble {cell(row['ensemble'])} [{cell(row['low'])}, {cell(row['high'])}]"
 
 
 def _provenance(run: Path) -> list[tuple[str, str]]:

@@ -20,8 +20,8 @@ from rlvo_lib.report.table_files import read_text_table, stamp_text
 DISTRIBUTION = "rlvo-repro"
 #: Files whose content `digests` records, as glob patterns inside the run folder.
 DIGESTED = (
-    "*.csv", "study.toml", "attributions/*.csv", "tables/*.csv", "tables/*.html", "tables/*.tex",
-    "figures/*.png", "figures/*.svg",
+    "*.csv", "study.toml", "tables/*.csv", "tables/*.html", "tables/*.tex", "attributions/**/*",
+    "figures/**/*",
 )  # fmt: skip
 
 
@@ -88,12 +88,17 @@ def expected_counts(run: str | Path) -> dict[str, Any]:
     return counts
 
 
-def digests(run: str | Path) -> dict[str, str]:
-    """SHA-256 of every small file of a run, by its path inside the folder."""
+def digests(run: str | Path, patterns: tuple[str, ...] = DIGESTED) -> dict[str, str]:
+    """SHA-256 of every small file of a run that matches a pattern, by its path inside the folder.
+
+    Hidden files, locks and notebooks that failed are no part of a run.
+    """
     run = Path(run)
-    files = {path for pattern in DIGESTED for path in run.glob(pattern) if path.is_file()}
+    files = {path for pattern in patterns for path in run.glob(pattern) if path.is_file()}
     names = {
-        path.relative_to(run).as_posix(): path for path in files if not path.name.startswith(".")
+        path.relative_to(run).as_posix(): path
+        for path in files
+        if not path.name.startswith(".") and not path.name.endswith((".lock", ".failed.ipynb"))
     }
     return {name: storage.digest(names[name]) for name in sorted(names)}
 
@@ -146,7 +151,11 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with ``+changes`` if files differ from it; empty outside a checkout."""
+    """The checkout's commit, with ``+changes`` if files differ from it; empty outside a checkout.
+
+    The reference run and the README that shows it are written by a run, not read: their changes do
+    not count.
+    """
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -162,7 +171,8 @@ def _commit() -> str:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != project_root().resolve():
             return ""
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "rlvo_lib", "studies")
+        left_out = (":(exclude)reports", ":(exclude)README.md")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *left_out)
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
