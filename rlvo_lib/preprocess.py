@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from rlvo_lib.dataset import Dataset
 
 PERFUSION_SCANS = ("cbf", "cbv", "mtt", "tmax")
+#: Values that perfusion maps may have (more than 1 % outside: another unit, or another map).
+PLAUSIBLE = {
+    "cbf": (-20.0, 400.0, "mL/100 g/min"), "cbv": (-10.0, 60.0, "mL/100 g"),
+    "mtt": (-10.0, 120.0, "s"), "tmax": (-10.0, 120.0, "s"),
+}  # fmt: skip
 
 # The part of the head that the grid holds, in the head frame; chosen for the anterior circulation.
 ACROSS_MIDLINE_MM = 12.0  # the crop reaches so far into the other hemisphere
@@ -108,7 +113,7 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
 
 def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     wanted = [s for s in (*CT_SCANS, *PERFUSION_SCANS) if s in task.scans]
-    volumes = {s: _load(task.scans[s], ct=s in CT_SCANS) for s in wanted}
+    volumes = {s: _load(task.scans[s], s) for s in wanted}
     source = next((s for s in ("ncct", "cta", "cbf", "tmax", "cbv", "mtt") if s in volumes), None)
     frame = head_frame(*volumes[source], source) if source else None
     mask, qc = _vessel_mask(task, volumes, frame)
@@ -146,12 +151,19 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     return tensor, record | {"affine": grid.tolist(), "qc": qc}
 
 
-def _load(path: str, *, ct: bool) -> tuple[np.ndarray, np.ndarray]:
-    if ct:
+def _load(path: str, scan: str) -> tuple[np.ndarray, np.ndarray]:
+    if scan in CT_SCANS:
         return images.load_ct(path)
     array, affine = images.load_nifti(path)
     if not array.any():
         raise InputError(f"{path}: holds nothing but zeros")
+    low, high, unit = PLAUSIBLE.get(scan, (-np.inf, np.inf, ""))
+    outside = float(((array < low) | (array > high)).mean())
+    if outside > 0.01:
+        raise InputError(
+            f"{path}: {outside:.0%} of the voxels lie outside {low:g} to {high:g} {unit} (values "
+            f"{array.min():g} to {array.max():g}); allowed: a map in {unit}"
+        )
     return array, affine
 
 

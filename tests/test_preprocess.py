@@ -280,3 +280,29 @@ def test_a_map_of_zeros_is_refused(tmp_path, settings):
     images.save_nifti(path, np.zeros(PERF[0], np.float32), PERF[1])
     with pytest.raises(InputError, match=r"sub-0001_cbf.*nothing but zeros"):
         preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"), [(lambda tmax: tmax * 1000, "s"), (lambda tmax: tmax - 1000, "s")]
+)
+def test_a_map_in_another_unit_is_refused(tmp_path, settings, change, seen):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left")
+    path = root / "sub-0001" / "perf" / "sub-0001_tmax.nii.gz"
+    array, affine = images.load_nifti(path)
+    images.save_nifti(path, change(array), affine)
+    with pytest.raises(InputError, match=rf"sub-0001_tmax.*allowed: a map in {seen}"):
+        preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+
+
+def test_a_scan_that_hardly_covers_the_grid_is_absent_with_a_reason(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left")
+    path = root / "sub-0001" / "ct" / "sub-0001_cta.nii.gz"
+    array, affine = images.load_nifti(path)
+    affine[0, 3] += 5000.0
+    images.save_nifti(path, array.astype(np.int16), affine)
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    reasons = cache.missing(["sub-0001"], ["cta"])
+    assert "covers under 10% of the grid" in reasons["sub-0001"]
+    assert "ncct" in cache.table.at["sub-0001", "available"]
