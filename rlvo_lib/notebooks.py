@@ -68,9 +68,10 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
 def clear(run: Path) -> None:
     """Remove what an earlier run left in a run folder (not the split): no stale figure survives.
 
-    Everything expensive lies in the cache and is found again.
+    Everything expensive lies in the cache and is found again. A folder that no run has written a
+    notebook into is left as it is: it may be something else of the user's.
     """
-    if not (run / "cohort.csv").exists():
+    if not ((run / "split.csv").exists() and (run / "notebooks" / f"{NAMES[0]}.ipynb").exists()):
         return
     for name in ("tables", "figures", "notebooks", "attributions"):
         shutil.rmtree(run / name, ignore_errors=True)

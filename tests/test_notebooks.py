@@ -104,3 +104,16 @@ def test_a_fault_of_the_input_comes_through_as_one_line(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"^age 200; allowed: 0 to 120$"):
         notebooks.run_one("tiny", tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_is_cleared_of_an_earlier_run_and_another_folder_is_not(tmp_path):
+    for name in ("cohort.csv", "split.csv", "run.json", "figures/old.png", "mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    notebooks.clear(tmp_path)  # no run wrote a notebook here: somebody's own folder
+    assert (tmp_path / "figures" / "old.png").exists() and (tmp_path / "run.json").exists()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_cohort.ipynb").write_text("")
+    notebooks.clear(tmp_path)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["cohort.csv", "mine.txt", "split.csv"]
