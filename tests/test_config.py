@@ -50,6 +50,14 @@ def test_none_keeps_the_profile_value():
         (dict(profile="smoke", seed="x"), "setting 'seed' is 'x'; allowed: a whole number"),
         (dict(profile="smoke", weight_decay=-1), "allowed: a number, 0 or more"),
         (dict(profile="smoke", encoder="vgg"), "allowed: light, daft-resnet"),
+        (
+            dict(profile="smoke", allow_sensitivity_predictors=1),
+            "setting 'allow_sensitivity_predictors' is 1; allowed: True or False",
+        ),
+        (
+            dict(profile="smoke", outcome_definition="etici_3"),
+            "outcome definition 'etici_3' is not known; allowed: main, stenosis_only",
+        ),
     ],
 )
 def test_bad_settings_name_what_is_allowed(call, message):
@@ -79,6 +87,13 @@ def test_fused_arms_see_all_channels_and_only_clinical_predictors(study):
         ('channels = ["ncct"]', 'channels = ["mri"]', "channel of arm 'ncct' 'mri' is not defined"),
         ('kind = "mean"', 'kind = "magic"', "kind of arm 'late' 'magic' is not defined"),
         ('op = ">"', 'op = "~"', "op of rule 'stenosis' '~' is not defined"),
+        (
+            'holdout = "random"',
+            'holdout = "moon"',
+            "holdout 'moon' is not defined; allowed: random",
+        ),
+        ('severity = "warning"', 'severity = "grave"', "severity of 'ivt-anticoagulated' 'grave'"),
+        ('op = "code"', 'op = "any-scan"', "op of rule 'first-pass-without-pass' 'any-scan'"),
         ('flip_to_side = "left"', 'flip_to_side = "up"', "flip_to_side 'up' is not defined"),
         ('name = "rlvo"', "", "missing or unknown entry 'name'"),
         ('name = "rlvo"', 'name = "rlvo', "study.toml of study"),
@@ -88,7 +103,7 @@ def test_a_faulty_study_file_is_refused_by_name(study, tmp_path, monkeypatch, ol
     text = study.text.replace(old, new, 1)
     (tmp_path / "studies" / "rlvo").mkdir(parents=True)
     (tmp_path / "studies" / "rlvo" / "study.toml").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(config.study, "project_root", lambda: tmp_path)
     with pytest.raises(InputError) as caught:
         load_study("rlvo")
     assert message in str(caught.value)

@@ -1,0 +1,42 @@
+"""Settings of a run and the study file.
+
+`Settings` is the one object that says how a run is made; `Study` (``studies/<name>/study.toml``)
+says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``, ``_min``.
+"""
+
+from rlvo_lib.config.errors import InputError
+from rlvo_lib.config.settings import PROFILES, Settings, available_workers, load_settings
+from rlvo_lib.config.study import (
+    ARM_KINDS,
+    ENCODERS,
+    MAIN,
+    Arm,
+    Channel,
+    Consistency,
+    Definition,
+    Rule,
+    Study,
+    load_study,
+    project_root,
+    read_study,
+)
+
+__all__ = [
+    "ARM_KINDS",
+    "ENCODERS",
+    "MAIN",
+    "PROFILES",
+    "Arm",
+    "Channel",
+    "Consistency",
+    "Definition",
+    "InputError",
+    "Rule",
+    "Settings",
+    "Study",
+    "available_workers",
+    "load_settings",
+    "load_study",
+    "project_root",
+    "read_study",
+]

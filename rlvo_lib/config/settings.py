@@ -1,0 +1,183 @@
+"""How a run is made: `Settings`, its profiles, and the checks of every field."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvo_lib.config.errors import InputError
+from rlvo_lib.config.study import ENCODERS, Study, load_study, project_root
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is made. Build it with `load_settings`; every field can be overridden there."""
+
+    study: Study
+    profile: str
+    data: Path | None  # a dataset folder; None: the embedded simulated cohort
+    out: Path  # run folder
+    cache: Path  # embedded dataset, tensors and finished training tasks
+    # cohort
+    outcome_definition: str = "main"  # one of the study file's definitions of the outcome
+    allow_sensitivity_predictors: bool = False  # year, vendor, ...: known before, but not biology
+    # embedded cohort
+    patients: int = 599
+    scenario: str = "paper"
+    seed: int = 2025  # of the embedded cohort, the split and the resampling
+    # machine
+    workers: int = 2  # processes of one thread each
+    device: str = "auto"  # auto | cpu | cuda
+    # model tensor
+    grid_shape: tuple[int, int, int] = (32, 40, 32)  # voxels along x, y, z
+    grid_spacing_mm: float = 3.0
+    # network and its training
+    training_seeds: tuple[int, ...] = (0,)
+    encoder: str = (
+        "light"  # light: stride-2 stem; daft-resnet: the DAFT papers' full-resolution stem
+    )
+    base_filters: int = 4  # the DAFT papers' nf
+    epochs_max: int = 14
+    patience_epochs: int = 4  # stop after so many epochs without a better inner validation loss
+    batch_size: int = 16
+    learning_rate: float = 3e-3  # AdamW, cosine decay to zero
+    weight_decay: float = 1e-2
+    augment_shift_voxels: int = 2  # random translation; no left-right flip: the side is handled
+    augment_noise: float = 0.1  # SD of added noise, as a share of each channel's SD
+    # reporting
+    bootstrap_resamples: int = 2000
+    explained_patients: int = 24  # test patients with SHAP values
+    saliency_patients: int = 6  # test patients with a saliency map
+    shap_background: int = 50  # training patients that stand for "variable unknown"
+
+    def subset(self, *names: str) -> dict[str, Any]:
+        """The named fields as a plain dictionary, for content keys.
+
+        >>> load_settings("smoke").subset("base_filters")
+        {'base_filters': 4}
+        """
+        return {name: getattr(self, name) for name in names}
+
+
+#: What each profile changes from the defaults of `Settings`.
+PROFILES: dict[str, dict[str, Any]] = {
+    # tens of patients, seconds a notebook: a first look, and what the tests run
+    "smoke": dict(
+        patients=60,
+        grid_shape=(16, 20, 16),
+        grid_spacing_mm=6.0,
+        epochs_max=2,
+        bootstrap_resamples=200,
+        explained_patients=4,
+        saliency_patients=2,
+        shap_background=10,
+    ),
+    # the embedded cohort of the study's size: `make reproduce`
+    "demo": dict(),
+    # a hospital's scans at full resolution, on a GPU
+    "full": dict(
+        grid_shape=(128, 160, 128),
+        grid_spacing_mm=0.75,
+        epochs_max=60,
+        patience_epochs=10,
+        batch_size=8,
+        augment_shift_voxels=6,
+    ),
+}
+
+_DEFAULT_OUT = {"smoke": "smoke", "demo": "latest", "full": "full"}
+
+
+def load_settings(
+    profile: str = "demo",
+    *,
+    study: str = "rlvo",
+    data: str | Path = "",
+    out: str | Path = "",
+    cache: str | Path = "",
+    **overrides: Any,
+) -> Settings:
+    """Settings of a profile with some fields replaced.
+
+    Relative ``data``, ``out`` and ``cache`` are taken from the project folder, wherever the caller
+    runs. An override of None keeps the profile's value.
+
+    Raises
+    ------
+    InputError
+        For an unknown profile, study or field, or a value out of range.
+
+    Examples
+    --------
+    >>> load_settings("smoke", patients=80).patients
+    80
+    """
+    if profile not in PROFILES:
+        raise InputError(f"profile '{profile}' is not known; allowed: {', '.join(PROFILES)}")
+    known = {f.name for f in dataclasses.fields(Settings)} - {
+        "profile",
+        "study",
+        "data",
+        "out",
+        "cache",
+    }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name in given:
+        if name not in known:
+            raise InputError(f"setting '{name}' is not known; allowed: {', '.join(sorted(known))}")
+    root = project_root()
+    for name in ("grid_shape", "training_seeds"):
+        if name in given:
+            value = given[name]
+            given[name] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    settings = Settings(
+        study=load_study(study).under(given.get("outcome_definition", "main")),
+        profile=profile,
+        data=root / data if str(data) else None,
+        out=root / (out or f"reports/{_DEFAULT_OUT[profile]}"),
+        cache=root / (cache or os.environ.get("RLVO_CACHE") or ".rlvo_cache"),
+        **({"workers": available_workers()} | PROFILES[profile] | given),
+    )
+    _check_settings(settings)
+    return settings
+
+
+def available_workers() -> int:
+    """How many processes to use: the processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_settings(settings: Settings) -> None:
+    kinds = {
+        "int": (int, "a whole number"),
+        "float": ((int, float), "a number"),
+        "str": (str, "text"),
+        "bool": (bool, "True or False"),
+    }
+    may_be_zero = ("seed", "weight_decay", "augment_shift_voxels", "augment_noise")
+    for entry in dataclasses.fields(Settings):
+        value, (kind, words) = getattr(settings, entry.name), kinds.get(entry.type, (object, ""))
+        is_number = kind not in (str, bool, object)
+        if not isinstance(value, kind) or (is_number and isinstance(value, bool)):
+            raise InputError(f"setting '{entry.name}' is {value!r}; allowed: {words}")
+        if is_number and (value < 0 or (value == 0 and entry.name not in may_be_zero)):
+            least = "0 or more" if entry.name in may_be_zero else "above 0"
+            raise InputError(f"setting '{entry.name}' is {value!r}; allowed: {words}, {least}")
+    for name, allowed in (("device", ("auto", "cpu", "cuda")), ("encoder", ENCODERS)):
+        if getattr(settings, name) not in allowed:
+            raise InputError(
+                f"setting '{name}' is '{getattr(settings, name)}'; allowed: {', '.join(allowed)}"
+            )
+    for name, least, words in (
+        ("grid_shape", 16, "three whole numbers of at least 16, e.g. (32,40,32)"),
+        ("training_seeds", 0, "at least one whole number, e.g. (0,1)"),
+    ):
+        value = getattr(settings, name)
+        whole = bool(value) and all(isinstance(n, int) and n >= least for n in value)
+        if not whole or (name == "grid_shape" and len(value) != 3):
+            raise InputError(f"setting '{name}' is {value}; allowed: {words}")
+    if settings.data is not None and not settings.data.is_dir():
+        raise InputError(f"dataset folder {settings.data} does not exist")

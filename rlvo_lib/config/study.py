@@ -1,0 +1,314 @@
+"""What is studied: ``study.toml``, read, checked and frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvo_lib.config.errors import InputError
+
+
+def project_root() -> Path:
+    """The checkout this package was installed from, or the current folder for an installed wheel."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "studies").is_dir() else Path.cwd()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One comparison of a column with a value: a label criterion, an eligibility or a consistency rule.
+
+    ``op`` is one of ``>``, ``>=``, ``<``, ``<=``, ``==``, ``in``, ``between`` (both ends included),
+    ``code`` (consistency only: the missing code, ``""`` for a value that is present) or, for
+    eligibility only, ``label-known`` and ``any-scan`` (at least one of the scans in ``value``).
+    A value in ``unknown`` cannot be judged: it counts as missing. Where ``not_applicable_when`` is met
+    the column does not apply (code -98), and the rule is not met.
+    """
+
+    id: str
+    text: str
+    op: str
+    column: str = ""
+    value: Any = None
+    unknown: tuple[str, ...] = ()
+    not_applicable_when: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One definition of the outcome: its criteria, and patients it leaves out."""
+
+    id: str
+    text: str
+    criteria: tuple[Rule, ...]
+    exclude: tuple[Rule, ...] = ()  # eligibility rules added to the study's
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What must hold between columns: where every ``when`` is met, every ``then`` is met too.
+
+    A rule about a missing value is not judged. ``severity`` is ``error`` or ``warning``.
+    """
+
+    id: str
+    text: str
+    severity: str
+    when: tuple[Rule, ...]
+    then: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of the model tensor: a scan, and the window ``[low, high]`` that becomes 0..1."""
+
+    scan: str
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the ladder: what a model is and what goes into it."""
+
+    name: str
+    label: str
+    kind: str  # logistic | boosting | mlp | cnn | mean
+    group: str = "clinical"  # clinical | imaging | multimodal
+    channels: tuple[str, ...] = ()
+    predictors: tuple[str, ...] = ()  # names of predictor sets
+    fusion: str = "none"  # none | concat1fc | film | daft
+    of: tuple[str, ...] = ()  # kind "mean": the arms averaged
+
+
+ENCODERS = ("light", "daft-resnet")
+ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
+COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between")
+ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
+CONSISTENCY_OPS = (*COMPARISONS, "code")
+HOLDOUTS = ("random", "stratified", "date", "centre")
+MAIN = "main"  # the id of the outcome's definition that is not a sensitivity one
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is predicted, from what, and how it is validated; read from ``study.toml``."""
+
+    name: str
+    title: str
+    citation: str
+    folder: Path
+    outcome: str
+    outcome_name: str  # what a patient with the outcome is called
+    negative_label: str
+    question: str
+    criteria: tuple[Rule, ...]
+    definitions: dict[str, Definition]  # of the outcome: ``main`` first, then the sensitivity ones
+    definition: str  # the one in force: `criteria` and `eligibility` are its
+    eligibility: tuple[Rule, ...]
+    consistency: tuple[Consistency, ...]
+    ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
+    predictors: dict[str, tuple[str, ...]]
+    channels: dict[str, Channel]
+    arms: dict[str, Arm]
+    validation: dict[str, Any]
+    threshold: dict[str, Any]
+    explain_arm: str
+    comparisons: tuple[tuple[str, str], ...]
+    published: dict[str, dict[str, Any]]
+    claims: tuple[dict[str, Any], ...]
+    flip_to_side: str
+    side_column: str
+    side_codes: dict[str, str]
+    dictionary: str = "data_dictionary.csv"
+
+    @property
+    def dictionary_path(self) -> Path:
+        """The study's data dictionary, a CSV file in REDCap's format."""
+        return self.folder / self.dictionary
+
+    def under(self, definition: str) -> Study:
+        """This study with another definition of its outcome: other criteria, exclusions and name.
+
+        Raises
+        ------
+        InputError
+            If the study file has no such definition.
+        """
+        if definition not in self.definitions:
+            raise InputError(
+                f"outcome definition '{definition}' is not known; allowed: "
+                f"{', '.join(self.definitions)}"
+            )
+        chosen, left_out = self.definitions[definition], self.definitions[self.definition].exclude
+        rules = [rule for rule in self.eligibility if rule not in left_out]
+        place = next((i for i, r in enumerate(rules) if r.op == "label-known"), len(rules))
+        return dataclasses.replace(
+            self,
+            definition=definition,
+            criteria=chosen.criteria,
+            eligibility=(*rules[:place], *chosen.exclude, *rules[place:]),
+        )
+
+    @property
+    def outcome_label(self) -> str:
+        """What a patient with the outcome is called; a sensitivity definition is named with it."""
+        if self.definition == MAIN:
+            return self.outcome_name
+        return f"{self.outcome_name} ({self.definitions[self.definition].text})"
+
+    @property
+    def text(self) -> str:
+        """The study file as it stands on disk."""
+        return (self.folder / "study.toml").read_text(encoding="utf-8")
+
+    def columns_of(self, arm: Arm) -> tuple[str, ...]:
+        """The predictor columns of an arm, in the order of the study file."""
+        return tuple(column for name in arm.predictors for column in self.predictors[name])
+
+
+def load_study(name: str = "rlvo") -> Study:
+    """Read ``studies/<name>/study.toml``.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or the file names an arm, channel or predictor set that it does
+        not define.
+    """
+    studies = project_root() / "studies"
+    path = studies / name / "study.toml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in studies.glob("*/study.toml"))
+        raise InputError(
+            f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}"
+        )
+    return read_study(path)
+
+
+def read_study(path: Path) -> Study:
+    """A study file, wherever it lies; its dictionary is looked for in the same folder."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path.name} of study '{path.parent.name}': {error}") from error
+    where = f"study.toml of study '{path.parent.name}'"
+    try:
+        definitions = _parse_definitions(raw["outcome"])
+        study = Study(
+            name=raw["name"],
+            title=raw["title"],
+            citation=raw.get("citation", ""),
+            folder=path.parent,
+            outcome=raw["outcome"]["name"],
+            outcome_name=raw["outcome"]["label"],
+            negative_label=raw["outcome"]["negative_label"],
+            question=raw["outcome"]["question"],
+            criteria=definitions[MAIN].criteria,
+            definitions=definitions,
+            definition=MAIN,
+            eligibility=tuple(_parse_rule(rule) for rule in raw.get("eligibility", [])),
+            consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
+            ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
+            predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
+            channels={
+                name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
+            },
+            arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
+            validation=raw["validation"],
+            threshold=raw["threshold"],
+            explain_arm=raw.get("explain", {}).get("arm", ""),
+            comparisons=tuple(
+                (pair["first"], pair["second"]) for pair in raw.get("comparisons", [])
+            ),
+            published=raw.get("published", {}),
+            claims=tuple(raw.get("claims", [])),
+            flip_to_side=raw.get("flip_to_side", "none"),
+            side_column=raw.get("side_column", ""),
+            side_codes={str(code): side for code, side in raw.get("side_codes", {}).items()},
+            dictionary=raw.get("dictionary", "data_dictionary.csv"),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: missing or unknown entry {error}") from error
+    _check_study(study, where)
+    return study
+
+
+def _parse_rule(raw: dict[str, Any], **given: str) -> Rule:
+    parts = dict(raw)
+    if "not_applicable_when" in parts:
+        parts["not_applicable_when"] = _parse_rule(parts["not_applicable_when"], id="", text="")
+    if isinstance(parts.get("value"), list):
+        parts["value"] = tuple(parts["value"])
+    return Rule(**({**given, **parts} | {"unknown": tuple(parts.get("unknown", ()))}))
+
+
+def _parse_definitions(raw: dict[str, Any]) -> dict[str, Definition]:
+    """``main`` and the sensitivity definitions; a criterion of theirs is an id of main's, or its own."""
+    main = {rule["id"]: _parse_rule(rule) for rule in raw["criteria"]}
+    definitions = {MAIN: Definition(MAIN, "the study's", tuple(main.values()))}
+    for entry in raw.get("definitions", []):
+        criteria = tuple(
+            main[c] if isinstance(c, str) else _parse_rule(c) for c in entry.get("criteria", main)
+        )
+        exclude = tuple(_parse_rule(rule) for rule in entry.get("exclude", []))
+        definitions[entry["id"]] = Definition(entry["id"], entry["text"], criteria, exclude)
+    return definitions
+
+
+def _parse_consistency(raw: dict[str, Any]) -> Consistency:
+    parts = {
+        side: tuple(_parse_rule(rule, id=raw["id"], text=raw["text"]) for rule in raw.get(side, []))
+        for side in ("when", "then")
+    }
+    return Consistency(**(raw | {"severity": raw.get("severity", "error")} | parts))
+
+
+def _parse_arm(name: str, raw: dict[str, Any]) -> Arm:
+    lists = {key: tuple(raw[key]) for key in ("channels", "predictors", "of") if key in raw}
+    return Arm(name=name, **(raw | lists))
+
+
+def _check_study(study: Study, where: str) -> None:
+    def refuse(what: str, value: str, allowed: Any) -> None:
+        raise InputError(f"{where}: {what} '{value}' is not defined; allowed: {', '.join(allowed)}")
+
+    criteria = [rule for d in study.definitions.values() for rule in d.criteria]
+    exclusions = [rule for d in study.definitions.values() for rule in d.exclude]
+    relations = [rule for c in study.consistency for rule in (*c.when, *c.then)]
+    for rules, ops in (
+        (criteria, COMPARISONS),
+        ((*study.eligibility, *exclusions), ELIGIBILITY_OPS),
+        (relations, CONSISTENCY_OPS),
+    ):
+        for rule in rules:
+            if rule.op not in ops:
+                refuse(f"op of rule '{rule.id}'", rule.op, ops)
+    for relation in study.consistency:
+        if relation.severity not in ("error", "warning"):
+            refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
+    if study.validation.get("holdout", "random") not in HOLDOUTS:
+        refuse("holdout", study.validation["holdout"], HOLDOUTS)
+    for arm in study.arms.values():
+        if arm.kind not in ARM_KINDS:
+            refuse(f"kind of arm '{arm.name}'", arm.kind, ARM_KINDS)
+        for names, known, what in (
+            (arm.channels, study.channels, "channel"),
+            (arm.predictors, study.predictors, "predictor set"),
+            (arm.of, study.arms, "arm"),
+        ):
+            for name in names:
+                if name not in known:
+                    refuse(f"{what} of arm '{arm.name}'", name, known)
+    for pair in study.comparisons:
+        for name in pair:
+            if name not in study.arms:
+                refuse("arm in comparisons", name, study.arms)
+    if study.explain_arm and study.explain_arm not in study.arms:
+        refuse("arm to explain", study.explain_arm, study.arms)
+    if study.flip_to_side not in ("left", "right", "none"):
+        refuse("flip_to_side", study.flip_to_side, ("left", "right", "none"))
