@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -69,23 +70,35 @@ class Analysis:
 def open_analysis(settings: Settings) -> Analysis:
     """Find the dataset, or simulate the embedded one; check it; derive label and split.
 
-    Writes ``cohort.csv`` and ``split.csv`` into the run folder.
+    Writes ``cohort.csv``, ``split.csv`` and their fingerprints (``split.json``) into the run folder,
+    once: only the embedded cohort's may be replaced.
 
     Raises
     ------
     InputError
-        If the dataset has faults (the first is named; ``rlvo validate`` lists all).
+        If the dataset has faults (the first is named; ``rlvo validate`` lists all), or differs from
+        what the run folder was made with.
     """
     words = dictionary.load(settings.study.dictionary_path)
     root = settings.data or embedded_dataset(settings)
     validation.require_valid(root, settings.study, words)
     data = dataset.load_dataset(root, words)
-    frame = cohort.build(data, settings.study)
+    study = settings.study
+    frame = cohort.build(data, study, words)
     given = root / "split.csv" if (root / "split.csv").exists() else None
-    split = cohort.make_split(frame, settings.study, seed=settings.seed, given=given)
-    cohort.keep_split(split, settings.out, replace=data.simulated)
-    storage.write_csv(settings.out / "cohort.csv", frame)
+    split = cohort.make_split(frame, study, words, seed=settings.seed, given=given)
+    cohort.freeze_split(
+        frame, split, settings.out, plan=split_plan(settings, given), replace=settings.data is None
+    )
     return Analysis(settings, words, data, frame, split)
+
+
+def split_plan(settings: Settings, given: Path | None) -> dict[str, Any]:
+    """How the split came about, for its record: the dataset's own, or drawn by plan and seed."""
+    definition = {"outcome_definition": settings.outcome_definition}
+    if given:
+        return definition | {"given": storage.digest(given)}
+    return definition | {"seed": settings.seed} | settings.study.validation
 
 
 def embedded_dataset(settings: Settings) -> Path:

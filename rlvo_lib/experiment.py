@@ -148,7 +148,9 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
         if arm.kind == "mean":
             continue
         columns = list(study.columns_of(arm))
-        analysis.dictionary.refuse_leakage(tuple(columns))
+        analysis.dictionary.refuse_leakage(
+            tuple(columns), allow_sensitivity=settings.allow_sensitivity_predictors
+        )
         usable = arm_patients(analysis, cache, arm)
         used = list(usable["participant_id"][usable["used"]])
         what = {
@@ -183,7 +185,11 @@ def fold_encoder(
     columns = analysis.settings.study.columns_of(arm)
     if not columns:
         return parts, None
-    encoder = TabularEncoder(columns, analysis.dictionary)
+    encoder = TabularEncoder(
+        columns,
+        analysis.dictionary,
+        allow_sensitivity=analysis.settings.allow_sensitivity_predictors,
+    )
     # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
     fitted_on = parts["train"] + ([] if arm.kind in ("cnn", "mlp") else parts["inner"])
     return parts, encoder.fit(analysis.dataset.table.loc[fitted_on])

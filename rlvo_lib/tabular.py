@@ -1,7 +1,15 @@
 """Clinical predictors as numbers, and the clinical baselines.
 
-Everything here is fitted on training patients only. Quantities are imputed by the training median,
-flagged by a missing indicator and z-scored; codes become one-hot columns (one column for two levels).
+Everything here is fitted on training patients only. This is the policy for missing values
+(``docs/data.md`` says it for readers):
+
+quantities                     imputed by the training median, flagged by a missing indicator, z-scored
+quantities never imputed       (``@IMPUTE=never`` in the data dictionary: a ratio that does not apply)
+                               z-scored over the patients who have one; in the others the column is
+                               switched off (0 after scaling) and the indicator is on
+codes                          imputed by the most frequent code, then one-hot columns (one for two levels)
+
+The indicator exists where a training patient lacks the value.
 """
 
 from __future__ import annotations
@@ -30,6 +38,8 @@ class TabularEncoder:
         Predictors; each must be known before the intervention.
     dictionary
         Says which columns are codes and which are quantities, and refuses leakage.
+    allow_sensitivity
+        Whether columns known before but not of the patient (year, centre, vendor) may be predictors.
 
     Raises
     ------
@@ -37,15 +47,21 @@ class TabularEncoder:
         If a column is not known before the intervention (`Dictionary.refuse_leakage`).
     """
 
-    def __init__(self, columns: tuple[str, ...], dictionary: Dictionary) -> None:
-        dictionary.refuse_leakage(columns)
+    def __init__(
+        self, columns: tuple[str, ...], dictionary: Dictionary, *, allow_sensitivity: bool = False
+    ) -> None:
+        dictionary.refuse_leakage(columns, allow_sensitivity=allow_sensitivity)
         self.columns = columns
         self._categories = {
             c: list(dictionary[c].choices) for c in columns if dictionary[c].is_categorical
         }
-        quantities = [c for c in columns if c not in self._categories]
+        ratios = [c for c in columns if not dictionary[c].impute and c not in self._categories]
+        quantities = [c for c in columns if c not in self._categories and c not in ratios]
         codes = list(self._categories)
         impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+        switch_off = SimpleImputer(
+            strategy="constant", fill_value=0.0, add_indicator=True, keep_empty_features=True
+        )
         one_hot = OneHotEncoder(
             categories=[self._categories[c] for c in codes],
             drop="if_binary",
@@ -56,6 +72,7 @@ class TabularEncoder:
         self._transformer = ColumnTransformer(
             [
                 ("quantity", make_pipeline(impute, StandardScaler()), quantities),
+                ("ratio", make_pipeline(StandardScaler(), switch_off), ratios),
                 ("code", make_pipeline(frequent, one_hot), codes),
             ]
         )

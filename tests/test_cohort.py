@@ -1,17 +1,15 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo_lib import cohort, dataset
+from rlvo_lib import cohort, dataset, metrics
 from rlvo_lib.config import InputError
 
 
 def _build(raw, write_dataset, study, words):
-    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study)
+    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study, words)
 
 
 def test_label_of_eight_known_patients(raw, write_dataset, study, words):
@@ -31,7 +29,8 @@ def test_stenosis_of_exactly_fifty_is_not_refractory(raw, write_dataset, study, 
         ("-99", "3", "0", ""),  # a missing criterion is never a negative
         ("-99", "2a", "0", "1"),  # any known criterion is enough
         ("-98", "0", "-99", "1"),
-        ("-98", "3", "0", "0"),  # not applicable does not meet its criterion
+        ("-98", "3", "0", ""),  # something is open to measure: not applicable is no answer
+        ("-98", "0", "0", "1"),
         ("10", "n/a", "0", ""),
     ],
 )
@@ -66,9 +65,48 @@ def test_flow_counts_each_patient_once_at_the_first_rule_not_met(raw, write_data
     raw.loc["sub-03", "final_stenosis_pct"] = "-99"
     flow = cohort.flow(_build(raw, write_dataset, study, words), study).set_index("step")
     assert flow["excluded"].to_dict() == {
-        "assessed": 0, "anterior": 0, "adult": 1, "years": 1, "outcome": 1, "included": 0,
+        "assessed": 0, "anterior": 0, "adult": 1, "years": 1, "imaging": 0, "outcome": 1, "included": 0,
     }  # fmt: skip
     assert flow.loc["assessed", "n"] == 8 and flow.loc["included", "n"] == 5
+
+
+def test_excluded_patients_are_listed_with_what_decided(raw, write_dataset, study, words):
+    raw.loc["sub-01", "age"], raw.loc["sub-02", "admit_year"] = "17", "2016"
+    raw.loc["sub-00", "age"] = "-99"  # unknown: the rule is not met
+    raw.loc["sub-03", "final_stenosis_pct"] = "-99"
+    table = cohort.exclusions(_build(raw, write_dataset, study, words), study)
+    assert table[["participant_id", "step", "found"]].to_numpy().tolist() == [
+        ["sub-00", "adult", "age: not recorded"],
+        ["sub-01", "adult", "age: 17"],
+        ["sub-02", "years", "admit_year: 2016"],
+        [
+            "sub-03",
+            "outcome",
+            "final_stenosis_pct: not recorded; etici_final: 2b50; rescue_type: 0",
+        ],
+    ]
+
+
+def test_baseline_imaging_is_a_rule_where_the_dataset_has_scans(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    loaded = dataset.load_dataset(root, words)
+    flow = cohort.flow(cohort.build(loaded, study, words), study).set_index("step")
+    assert flow.loc["imaging", "text"].endswith("not assessed, the dataset has no scans")
+    for name, scan in (("sub-00", "ncct"), ("sub-01", "cta"), ("sub-02", "tmax")):
+        path = dataset.scan_path(root, name, scan)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"a scan")
+    frame = cohort.build(loaded, study, words)
+    assert cohort.included(frame).index.tolist() == ["sub-00", "sub-01"]
+    assert cohort.included(frame)["scans"].tolist() == ["ncct", "cta"]
+    found = cohort.exclusions(frame, study).set_index("participant_id")["found"]
+    assert found["sub-02"] == "no ncct or cta"
+    assert "not assessed" not in cohort.flow(frame, study).set_index("step").loc["imaging", "text"]
+
+
+def test_columns_that_the_dictionary_does_not_know_reach_no_file(raw, write_dataset, study, words):
+    frame = _build(raw.assign(name="Jane Doe"), write_dataset, study, words)
+    assert "name" not in frame and "age" in frame
 
 
 def test_nobody_eligible_is_said(raw, write_dataset, study, words):
@@ -82,7 +120,7 @@ def test_a_table_without_a_source_of_the_label_is_refused(raw, write_dataset, st
     with pytest.raises(
         InputError, match="column 'rescue_type' is missing; it is needed for 'rescue"
     ):
-        cohort.build(loaded, study)
+        cohort.build(loaded, study, words)
 
 
 def test_label_overlap(raw, write_dataset, study, words):
@@ -91,138 +129,70 @@ def test_label_overlap(raw, write_dataset, study, words):
     assert counts == {(0, 0, 0): 4, (0, 1, 0): 2, (1, 0, 0): 1, (0, 0, 1): 1}
 
 
+def test_label_sources_count_what_is_unknown(raw, write_dataset, study, words):
+    raw.loc["sub-03", "final_stenosis_pct"] = "-99"  # eTICI 2b50, no rescue: outcome unknown
+    raw.loc["sub-04", "final_stenosis_pct"] = "-99"  # eTICI 2a: the outcome all the same
+    table = cohort.label_sources(_build(raw, write_dataset, study, words), study, words)
+    rows = table.set_index("criterion").drop(columns="text")
+    assert rows.loc["stenosis"].tolist() == [1, 4, 1, 2]
+    assert rows.loc["etici"].tolist() == [2, 6, 0, 0]
+    assert (rows.sum(axis=1) == 8).all()
+
+
+def test_label_bounds_say_what_dropping_the_unknown_may_do(raw, write_dataset, study, words):
+    raw.loc[["sub-03", "sub-05"], "final_stenosis_pct"] = "-99"
+    table = cohort.label_bounds(_build(raw, write_dataset, study, words), study).set_index("case")
+    assert (table["unknown"] == 2).all()
+    assert table["n"].tolist() == [6, 8, 8] and table["events"].tolist() == [4, 4, 6]
+    assert table.loc["known", "prevalence"] > table.loc["all 0", "prevalence"]
+    assert table.loc["all 1", "prevalence"] == 0.75
+
+
+def test_every_definition_of_the_outcome(raw, write_dataset, study, words):
+    # labels under main: 00 eTICI 0, 01 stenosis 60, 02 stent, 04 eTICI 2a
+    raw["access_failure"], raw["cervical_stent"] = "0", "0"
+    raw.loc["sub-00", "access_failure"] = "1"
+    raw.loc["sub-05", "cervical_stent"] = "1"
+    raw.loc["sub-07", "etici_final"] = "2b"  # not split: unknown whether it is 2b50
+    table = cohort.label_definitions(_build(raw, write_dataset, study, words), study, words)
+    columns = ["n", "events", "unknown", "excluded", "gained", "lost"]
+    rows = {r.definition: [getattr(r, c) for c in columns] for r in table.itertuples()}
+    assert rows == {
+        "main": [8, 4, 0, 0, 0, 0],
+        "stenosis_only": [8, 1, 0, 0, 0, 3],
+        "etici_only": [8, 2, 0, 0, 0, 2],
+        "rescue_only": [8, 1, 0, 0, 0, 3],
+        "etici_2b50": [7, 5, 1, 0, 1, 0],
+        "no_access_failure": [7, 3, 0, 1, 0, 0],
+        "cervical_stent": [8, 5, 0, 0, 1, 0],
+    }
+    assert table.loc[table["in_force"], "definition"].tolist() == ["main"]
+
+
+def test_a_definition_in_force_changes_label_and_name(raw, write_dataset, study, words):
+    other = study.under("etici_only")
+    frame = _build(raw, write_dataset, other, words)
+    assert frame["rlvo"].tolist() == ["1", "0", "0", "0", "1", "0", "0", "0"]
+    assert other.outcome_label == "Refractory LVO (eTICI 0–2a alone)"
+    table = cohort.label_definitions(frame, other, words).set_index("definition")
+    assert table["in_force"].to_dict()["etici_only"] and table.loc["main", "events"] == 4
+    assert other.under("main") == study
+
+
+def test_a_definition_whose_column_is_missing_says_so(raw, write_dataset, study, words):
+    frame = _build(raw.drop(columns="cervical_stent"), write_dataset, study, words)
+    table = cohort.label_definitions(frame, study, words).set_index("definition")
+    assert table.loc["cervical_stent", "reason"] == "column 'cervical_stent' is missing"
+    assert np.isnan(table.loc["cervical_stent", "prevalence"])
+    assert table.loc["main", "reason"] == ""
+
+
 def test_missingness_keeps_the_reason(raw, write_dataset, study, words):
     raw.loc["sub-00", "core_ml"], raw.loc["sub-01", "core_ml"] = "-97", ""
     table = cohort.missingness(_build(raw, write_dataset, study, words), study, words)
     row = table.set_index("variable").loc["core_ml"]
     assert (row["n_missing"], row["not_recorded"], row["not_done"]) == (2, 1, 1)
     assert row["share"] == 0.25 and row["share_with_outcome"] == 0.5
-
-
-def test_typed_names_patient_column_and_value(raw, write_dataset, words):
-    raw.loc["sub-05", "age"] = "seventy"
-    with pytest.raises(
-        InputError, match="patient 'sub-05', column 'age': 'seventy' is not a number"
-    ):
-        dataset.load_dataset(write_dataset(raw), words)
-
-
-def test_dataset_folder_faults(raw, write_dataset, words, tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        dataset.load_dataset(tmp_path / "absent", words)
-    root = write_dataset(raw)
-    description = root / "dataset_description.json"
-    description.write_text(json.dumps({"Name": "x"}))
-    with pytest.raises(InputError, match="'simulated' is None; allowed: true or false"):
-        dataset.load_dataset(root, words)
-    description.write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
-        dataset.load_dataset(root, words)
-    description.unlink()
-    with pytest.raises(InputError, match=r"dataset_description\.json is missing"):
-        dataset.load_dataset(root, words)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "not a readable tab-separated table"),
-        ("participant_id\tage\n", "the table has no patients"),
-        ("age\n60\n", "column 'participant_id' is missing"),
-        ("participant_id\tage\nsub-1\t60\nsub-1\t61\n", "'sub-1' stands in more than one row"),
-        (
-            "participant_id\tage\tsex\nsub-1\t60\n",
-            "line 2: patient 'sub-1' has 2 fields; allowed: 3",
-        ),
-        ("participant_id\tage\nsub-1\t60\t1\n", "line 2: patient 'sub-1' has 3 fields; allowed: 2"),
-        ("participant_id\tage\tage\nsub-1\t60\t1\n", "column 'age' stands in it twice"),
-        ("participant_id,age\nsub-1,60\n", "separated by commas; allowed: tabs"),
-    ],
-)
-def test_table_faults(raw, write_dataset, words, text, message):
-    root = write_dataset(raw)
-    (root / "participants.tsv").write_text(text)
-    with pytest.raises(InputError, match=message):
-        dataset.load_dataset(root, words)
-
-
-# ---------------------------------------------------------------------------------------- split
-
-
-@pytest.fixture
-def many(raw, write_dataset, study, words):
-    large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(25)])
-    large.index.name = "participant_id"
-    return _build(large, write_dataset, study, words)
-
-
-def test_split_sizes_and_stratified_folds(many, study):
-    split = cohort.make_split(many, study, seed=1, given=None)
-    counts = cohort.split_counts(many, split, study)
-    assert (split["partition"] == "test").sum() == round(200 * 0.197)
-    folds = counts[counts["fold"] != "all"]
-    assert folds["events"].max() - folds["events"].min() <= 1
-    assert set(split[split["partition"] == "test"]["fold"]) == {""}
-
-
-def test_split_is_the_seed_s_and_not_the_order_s(many, study):
-    split = cohort.make_split(many, study, seed=1, given=None)
-    shuffled = many.sample(frac=1, random_state=3)
-    assert cohort.make_split(shuffled, study, seed=1, given=None).equals(split)
-    assert not cohort.make_split(many, study, seed=2, given=None).equals(split)
-
-
-def test_a_given_split_is_honoured_and_checked(many, study, tmp_path):
-    split = cohort.make_split(many, study, seed=1, given=None)
-    path = tmp_path / "given.csv"
-    split.to_csv(path, index=False)
-    assert cohort.make_split(many, study, seed=9, given=path).equals(split)
-    split.iloc[1:].to_csv(path, index=False)
-    with pytest.raises(InputError, match="1 eligible patients are not in it"):
-        cohort.make_split(many, study, seed=9, given=path)
-    split.assign(fold="7").to_csv(path, index=False)
-    with pytest.raises(InputError, match="fold '7'; allowed: train with fold 1 to 4"):
-        cohort.make_split(many, study, seed=9, given=path)
-    pd.concat([split, split.iloc[:1]]).to_csv(path, index=False)
-    with pytest.raises(InputError, match="stands in it twice"):
-        cohort.read_split(path)
-
-
-def test_a_fold_with_one_outcome_only_is_refused(raw, write_dataset, study, words, tmp_path):
-    frame = _build(raw, write_dataset, study, words)
-    rows = {"participant_id": raw.index, "partition": "train", "fold": list("11234423")}
-    path = tmp_path / "given.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
-    with pytest.raises(InputError, match="fold 1 has only patients with the outcome"):
-        cohort.make_split(frame, study, seed=0, given=path)
-
-
-def test_too_few_events_for_the_folds_are_named(raw, write_dataset, study, words):
-    raw["etici_final"], raw["final_stenosis_pct"], raw["rescue_type"] = "3", "10", "0"
-    raw.loc["sub-00", "rescue_type"] = "1"
-    frame = _build(raw, write_dataset, study, words)
-    with pytest.raises(InputError, match=r"the rarer outcome has [01] of 6 training patients"):
-        cohort.make_split(frame, study, seed=0, given=None)
-
-
-def test_the_frozen_split_refuses_other_patients(many, study, tmp_path):
-    split = cohort.make_split(many, study, seed=1, given=None)
-    cohort.keep_split(split, tmp_path, replace=False)
-    cohort.keep_split(split, tmp_path, replace=False)
-    with pytest.raises(InputError, match=r"the split is frozen.*'sub-0x0' is gone"):
-        cohort.keep_split(split[split["participant_id"] != "sub-0x0"], tmp_path, replace=False)
-    with pytest.raises(InputError, match="same patients, other assignment"):
-        other = cohort.make_split(many, study, seed=2, given=None)
-        cohort.keep_split(other, tmp_path, replace=False)
-    cohort.keep_split(other, tmp_path, replace=True)
-    assert cohort.read_split(tmp_path / "split.csv").equals(other)
-
-
-def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words):
-    root = write_dataset(raw, simulated=False)
-    (root / "derivatives" / "truth").mkdir(parents=True)
-    with pytest.raises(InputError, match="derivatives/truth holds a simulator's truth"):
-        dataset.load_dataset(root, words)
 
 
 # --------------------------------------------------------------------------------------- table 1
@@ -240,3 +210,86 @@ def test_table1_against_numbers_by_hand(raw, write_dataset, study, words):
     assert abs(float(age["smd"])) == pytest.approx(abs(smd), abs=5e-4)
     by_part = cohort.table1(frame, split, study, words, by="partition")
     assert {"train", "test"} <= set(by_part.columns)
+    with pytest.raises(InputError, match="allowed: label, partition"):
+        cohort.table1(frame, split, study, words, by="centre")
+
+
+def test_table1_counts_missing_values_and_does_not_call_them_a_level(
+    raw, write_dataset, study, words
+):
+    raw.loc["sub-00", "smoking_current"] = "-99"
+    frame = _build(raw, write_dataset, study, words)
+    split = pd.DataFrame({"participant_id": raw.index, "partition": ["train"] * 6 + ["test"] * 2})
+    table = cohort.table1(frame, split, study, words, by="label")
+    rows = table[table["variable"] == words["smoking_current"].label]
+    assert set(rows["level"]) == set(words["smoking_current"].choices.values())
+    assert rows["missing"].iloc[0] == "1"
+
+
+def test_tableone_s_smds_are_our_own(analysis, study, words):
+    frame, split = analysis.frame, analysis.split
+    for by in ("label", "partition"):
+        table = cohort.table1(frame, split, study, words, by=by)
+        shown = table[table["smd"] != ""].drop_duplicates("variable").set_index("variable")["smd"]
+        values, categorical = cohort.table1_values(frame, split, study, words, by=by)
+        first, second = (g for _, g in values.groupby("group"))
+        compared = 0
+        for name in values.columns.drop("group"):
+            label = words[name].label + (f" ({words[name].unit})" if words[name].unit else "")
+            kind = "categorical" if name in categorical else "continuous"
+            own = metrics.smd(first[name].to_numpy(), second[name].to_numpy(), kind=kind)
+            if label in shown and np.isfinite(own):
+                assert abs(float(shown[label].replace("<0.001", "0"))) == pytest.approx(
+                    abs(own), abs=6e-4
+                ), name
+                compared += 1
+        assert compared > 20
+
+
+# ---------------------------------------------------------------------------------------- screen
+
+
+@pytest.fixture
+def screened(study, words):
+    """120 patients: an honest age; a glucose that gives the outcome away; a record number as SBP."""
+    rng = np.random.default_rng(0)
+    n = 120
+    y = (np.arange(n) % 5 == 0).astype(int)
+    frame = pd.DataFrame(
+        {
+            "participant_id": [f"sub-{i:03d}" for i in range(n)],
+            "age": rng.integers(40, 90, n).astype(str),
+            "glucose_adm": np.where(y == 1, 300 + rng.integers(0, 9, n), 100 + rng.integers(0, 9, n)).astype(str),
+            "sbp_adm": [str(80 + i) for i in range(n)],
+            "sex": np.where(y == 1, "1", "0"),
+            "nihss_adm": np.where(y == 1, "-99", "12"),
+            "lkw_to_ct_min": [str(100 + 3 * i) for i in range(n)],
+            "scan_datetime": pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d %H:%M")[::-1],
+            "rlvo": y.astype(str),
+            "scans": "",
+            "included": "1",
+            "exclusion": "",
+        }
+    )  # fmt: skip
+    return frame
+
+
+def test_the_screen_finds_leaks_and_lets_honest_predictors_pass(screened, study, words):
+    split = pd.DataFrame({"participant_id": screened["participant_id"], "partition": "train"})
+    table = cohort.screen_predictors(screened, split, study, words).set_index("variable")
+    assert table.loc["age", "warning"] == ""
+    assert table.loc["glucose_adm", "separation"] == 1
+    assert table.loc["glucose_adm", "warning"] == "nearly separates the outcome"
+    assert table.loc["sex", "warning"] == "nearly separates the outcome"
+    assert table.loc["nihss_adm", "warning"] == "whether it is missing nearly separates the outcome"
+    assert table.loc["sbp_adm", "warning"] == "follows the identifier; follows a date"
+    assert table.loc["sbp_adm", "date"] == pytest.approx(-1)
+
+
+def test_the_screen_never_looks_at_the_test_part(screened, study, words):
+    split = pd.DataFrame({"participant_id": screened["participant_id"], "partition": "train"})
+    split.loc[60:, "partition"] = "test"
+    before = cohort.screen_predictors(screened, split, study, words)
+    changed = screened.copy()
+    changed.loc[60:, "age"], changed.loc[60:, "rlvo"] = "50", "1"
+    assert cohort.screen_predictors(changed, split, study, words).equals(before)

@@ -143,7 +143,11 @@ def test_leaking_arms_and_unknown_arms_are_refused(analysis, tensors):
 
 
 def test_table_only_dataset_runs_the_clinical_arms(raw, write_dataset, other_run):
-    large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(6)])
+    rows = [
+        raw.assign(sbp_adm=str(100 + k)).set_axis([f"sub-{k}x{i}" for i in range(8)])
+        for k in range(6)
+    ]
+    large = pd.concat(rows)
     large.index.name = "participant_id"
     settings = dataclasses.replace(other_run, data=write_dataset(large))
     analysis = open_analysis(settings)
@@ -225,7 +229,11 @@ def test_a_change_of_the_dictionary_changes_the_task(analysis, tensors):
 
 
 def test_a_design_without_a_test_set(raw, write_dataset, other_run):
-    large = pd.concat([raw.set_axis([f"sub-{k}x{i}" for i in range(8)]) for k in range(6)])
+    rows = [
+        raw.assign(sbp_adm=str(100 + k)).set_axis([f"sub-{k}x{i}" for i in range(8)])
+        for k in range(6)
+    ]
+    large = pd.concat(rows)
     large.index.name = "participant_id"
     root = write_dataset(large)
     rows = [f"{name},train,{1 + k // 12}" for k, name in enumerate(large.index)]

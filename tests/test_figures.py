@@ -123,25 +123,43 @@ def test_flow_diagram_says_every_number():
         "n": [640, 620, 620], "excluded": [0, 20, 0],
     })  # fmt: skip
     texts = [t.get_text() for t in draw(figures.flow_diagram(flow)).axes[0].texts]
-    assert {"in the dataset\nn = 640", "18 or older\nn = 620", "included\nn = 620"} <= set(texts)
-    assert "excluded: 20" in texts and "excluded: 0" not in texts
+    assert [t for t in texts if t] == [
+        "in the dataset\nn = 640", "not met: 18 or older\nexcluded: 20", "included\nn = 620",
+    ]  # fmt: skip
+    counts = pd.DataFrame({
+        "partition": ["all", "test", "train", "train", "train"], "fold": ["all", "all", "all", "1", "2"],
+        "n": [620, 120, 500, 250, 250], "events": [90, 15, 75, 37, 38],
+    })  # fmt: skip
+    texts = [t.get_text() for t in draw(figures.flow_diagram(flow, counts)).axes[0].texts]
+    assert "training part, 2 folds\nn = 500, with the outcome 75" in texts
+    assert "test part\nn = 120, with the outcome 15" in texts
 
 
-def test_missingness_bars_leave_out_the_complete():
-    frame = pd.DataFrame({"variable": ["age", "hir", "aspects"], "share": [0.0, 0.25, 0.1]})
+def test_missingness_bars_leave_out_the_complete_and_tell_the_outcomes_apart():
+    frame = pd.DataFrame(
+        {"variable": ["age", "hir", "aspects"], "share": [0.0, 0.25, 0.1],
+         "share_without": [0.0, 0.2, 0.1], "share_with_outcome": [0.0, 0.5, 0.1]}
+    )  # fmt: skip
     axis = draw(figures.missingness_bars(frame)).axes[0]
     assert [bar.get_width() for bar in axis.patches] == [10.0, 25.0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["aspects", "hir"]
-    none = draw(figures.missingness_bars(frame.assign(share=0.0)))
+    without, with_outcome = (c.get_offsets().data[:, 0].tolist() for c in axis.collections)
+    assert without == [10.0, 20.0] and with_outcome == [10.0, 50.0]
+    assert axis.get_xlim()[1] > 50
+    shares = ["share", "share_without", "share_with_outcome"]
+    none = draw(figures.missingness_bars(frame.assign(**dict.fromkeys(shares, 0.0))))
     assert none.axes[0].texts[0].get_text() == "no value is missing"
 
 
 def test_label_overlap_bars():
     frame = pd.DataFrame({"stenosis": [0, 1, 1], "rescue": [0, 1, 0], "n": [500, 60, 30]})
-    bars, dots = draw(figures.label_overlap_bars(frame, texts={"stenosis": "stenosis > 50 %"})).axes
+    texts = {"stenosis": "stenosis > 50 %"}
+    _, bars, sizes, dots = draw(figures.label_overlap_bars(frame, texts=texts)).axes
     assert [bar.get_height() for bar in bars.patches] == [60, 30]  # nobody's criteria are left out
+    assert [bar.get_width() for bar in sizes.patches] == [90, 60]  # of each criterion, in all
     met = [c.get_offsets().data.tolist() for c in dots.collections][1::2]
     assert met == [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0]]]
+    assert [line.get_ydata().tolist() for line in dots.lines] == [[0, 1], [0, 0]]
     assert dots.get_yticklabels()[0].get_text() == "stenosis > 50 %"
     with pytest.raises(InputError, match="no patient meets any criterion"):
         figures.label_overlap_bars(frame.iloc[:1])
@@ -241,4 +259,4 @@ def test_a_missing_column_and_an_empty_table_are_named():
     with pytest.raises(InputError, match="no column 'fpr'"):
         figures.roc_curves(pd.DataFrame({"arm": ["daft"]}))
     with pytest.raises(InputError, match="table is empty"):
-        figures.missingness_bars(pd.DataFrame({"variable": [], "share": []}))
+        figures.roc_curves(pd.DataFrame({"arm": [], "fpr": [], "tpr": []}))

@@ -47,6 +47,27 @@ def test_a_column_without_any_value_does_not_break_it(table, words):
     assert np.isfinite(TabularEncoder(COLUMNS, words).fit(table).transform(table)).all()
 
 
+def test_a_ratio_that_does_not_apply_is_switched_off_and_never_filled_in(words):
+    table = pd.DataFrame(
+        {"mismatch_ratio": [1.0, 3.0, np.nan, 5.0], "age": [60.0, 70.0, 80.0, 90.0]}
+    )
+    encoder = TabularEncoder(("mismatch_ratio", "age"), words).fit(table)
+    assert encoder.names == ["age", "mismatch_ratio", "missingindicator_mismatch_ratio"]
+    ratio = encoder.transform(table)[:, 1:]
+    assert ratio[:, 1].tolist() == [0, 0, 1, 0]
+    assert ratio[2, 0] == 0
+    # scaled over those who have one: mean 3, SD of 1, 3, 5
+    assert ratio[[0, 1, 3], 0] == pytest.approx(np.array([-2, 0, 2]) / np.std([1, 3, 5]))
+
+
+def test_columns_of_the_setting_need_the_switch(words):
+    with pytest.raises(InputError, match="allow_sensitivity_predictors"):
+        TabularEncoder(("age", "admit_year"), words)
+    TabularEncoder(("age", "admit_year"), words, allow_sensitivity=True)
+    with pytest.raises(InputError, match="n_passes"):
+        TabularEncoder(("age", "n_passes"), words, allow_sensitivity=True)
+
+
 def test_leakage_and_missing_columns_are_refused(table, words):
     with pytest.raises(
         InputError, match="column 'n_passes' cannot be a predictor: its timing is INTRA"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from rlvo_lib.config import InputError
 from rlvo_lib.figures.style import (
@@ -14,95 +16,148 @@ from rlvo_lib.figures.style import (
     INK,
     NO_SKILL,
     STYLES,
+    WITH,
+    WITHOUT,
     Figure,
     canvas,
+    legend,
     name_of,
     need,
     pick,
 )
 
 
-def flow_diagram(flow: pd.DataFrame) -> Figure:
-    """Boxes from the first to the last step, with what each rule excluded (`cohort.flow`)."""
-    from matplotlib.patches import FancyBboxPatch
+def flow_diagram(flow: pd.DataFrame, split_counts: pd.DataFrame | None = None) -> Figure:
+    """The flow of patients in the manner of STARD and CONSORT (`cohort.flow`, `cohort.split_counts`).
 
+    From those assessed to those included, with a box beside for each rule: how many did not meet it.
+    Below, where given, the partitions with their events.
+    """
     flow = need(flow, "step", "text", "n", "excluded").reset_index(drop=True)
-    figure = canvas(7.2, 0.4 + 0.85 * len(flow))
+    rules, parts = flow.iloc[1:-1], _partitions(split_counts)
+    height = len(rules) + 1 + (1.5 if parts else 0)
+    figure = canvas(7.6, 0.9 + 0.62 * (height + 1))
     axis = figure.axes[0]
     axis.set_axis_off()
-    axis.set(xlim=(0, 10), ylim=(-len(flow) + 0.5, 0.5))
-    for k, row in flow.iterrows():
-        last = k in (0, len(flow) - 1)
-        colour = COLOURS[0] if last else NO_SKILL
-        box = FancyBboxPatch(
-            (0.3, -k - 0.3), 5.4, 0.6, boxstyle="round,pad=0.02", facecolor="#F4F8FB" if last else "white",
-            edgecolor=colour,
-        )  # fmt: skip
-        axis.add_patch(box)
-        text = row["text"] if last else f"{row['text']}"
-        axis.text(
-            3.0, -k, f"{text}\nn = {row['n']}", ha="center", va="center", fontsize=9, color=INK
-        )
-        if k:
-            axis.annotate(
-                "",
-                (3.0, -k + 0.33),
-                (3.0, -k + 0.67),
-                arrowprops={"arrowstyle": "->", "color": INK},
-            )
-        if row["excluded"]:
-            axis.annotate(
-                f"excluded: {row['excluded']}", (5.75, -k + 0.5), (6.4, -k + 0.5), va="center", fontsize=9,
-                color=COLOURS[1], arrowprops={"arrowstyle": "<-", "color": COLOURS[1]},
-            )  # fmt: skip
+    axis.set(xlim=(0, 10), ylim=(-height - 0.5, 0.5))
+    bottom = -(len(rules) + 1)
+    axis.plot([2.6, 2.6], [-0.3, bottom + 0.3], color=INK, linewidth=1)
+    _box(axis, 2.6, 0, 4.4, _counted(flow.iloc[0]), COLOURS[0])
+    for k, rule in enumerate(rules.itertuples(), start=1):
+        colour = COLOURS[1] if rule.excluded else NO_SKILL
+        _arrow(axis, (2.6, -k), (4.65, -k), colour)
+        text = textwrap.fill(f"not met: {rule.text}", 52)
+        _box(axis, 7.3, -k, 5.2, f"{text}\nexcluded: {rule.excluded}", colour)
+    _arrow(axis, (2.6, bottom + 0.5), (2.6, bottom + 0.33), INK)
+    _box(axis, 2.6, bottom, 4.4, _counted(flow.iloc[-1]), COLOURS[0])
+    for centre, text in zip((2.6, 7.3), parts, strict=False):
+        _arrow(axis, (2.6, bottom - 0.33), (centre, bottom - 1.17), INK)
+        _box(axis, centre, bottom - 1.5, 4.4, text, COLOURS[0])
     return figure
+
+
+def _counted(step: pd.Series) -> str:
+    return f"{step['text']}\nn = {step['n']}"
+
+
+def _partitions(counts: pd.DataFrame | None) -> list[str]:
+    """Training and test part in words, from `cohort.split_counts`."""
+    if counts is None:
+        return []
+    whole = need(counts, "partition", "fold", "n", "events").query("fold == 'all'")
+    folds = counts.loc[counts["fold"] != "all", "fold"].nunique()
+    words = {"train": f"training part, {folds} folds", "test": "test part"}
+    whole = whole.set_index("partition")
+    return [
+        f"{text}\nn = {whole.at[name, 'n']}, with the outcome {whole.at[name, 'events']}"
+        for name, text in words.items()
+        if name in whole.index
+    ]
+
+
+def _box(axis: Axes, x: float, y: float, width: float, text: str, colour: str) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    axis.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - 0.33), width, 0.66, boxstyle="round,pad=0.02", facecolor="white",
+            edgecolor=colour,
+        )
+    )  # fmt: skip
+    axis.text(x, y, text, ha="center", va="center", fontsize=8, color=INK)
+
+
+def _arrow(axis: Axes, start: tuple, end: tuple, colour: str) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour})
 
 
 def missingness_bars(
     missingness: pd.DataFrame, *, labels: Mapping[str, str] | None = None
 ) -> Figure:
-    """Share of patients without a value, variables with any missing only (`cohort.missingness`)."""
-    frame = need(missingness, "variable", "share")
+    """Share of patients without a value, variables with any missing only (`cohort.missingness`).
+
+    The bar is the share of all; the two marks those of the patients without and with the outcome.
+    """
+    frame = need(missingness, "variable", "share", "share_without", "share_with_outcome")
     frame = frame[frame["share"] > 0].sort_values("share")
-    figure = canvas(7.0, 1.2 + 0.24 * max(len(frame), 1))
-    axis = figure.axes[0]
-    axis.barh(np.arange(len(frame)), 100 * frame["share"], color=COLOURS[0], height=0.7)
-    axis.set_yticks(
-        np.arange(len(frame)), [name_of(labels, v) for v in frame["variable"]], fontsize=8
-    )
-    axis.set(xlabel="Patients without a value (%)", xlim=(0, 100))
+    figure = canvas(7.0, 1.4 + 0.24 * max(len(frame), 1))
+    axis, rows = figure.axes[0], np.arange(len(frame))
+    axis.barh(rows, 100 * frame["share"], color=GRID, height=0.7, label="all")
+    for column, colour, marker, words in (
+        ("share_without", WITHOUT, "o", "without the outcome"),
+        ("share_with_outcome", WITH, "D", "with the outcome"),
+    ):
+        axis.scatter(100 * frame[column], rows, color=colour, marker=marker, s=22, label=words)
+    axis.set_yticks(rows, [name_of(labels, v) for v in frame["variable"]], fontsize=8)
+    widest = frame[["share", "share_without", "share_with_outcome"]].max().max()
+    axis.set(xlabel="Patients without a value (%)", xlim=(0, max(5, min(100, 112 * widest))))
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     if frame.empty:
+        axis.set_xlim(0, 100)
         axis.text(0.5, 0.5, "no value is missing", transform=axis.transAxes, ha="center")
+    else:
+        legend(axis, loc="lower right")
     return figure
 
 
 def label_overlap_bars(overlap: pd.DataFrame, *, texts: Mapping[str, str] | None = None) -> Figure:
     """How many patients meet each combination of the outcome's criteria (`cohort.label_overlap`).
 
-    Combinations are columns of a dot matrix; patients who meet none are left out.
+    An UpSet plot: combinations are columns of a dot matrix, with their size above; the size of each
+    criterion stands to the left. Patients who meet none are left out.
     """
     criteria = [c for c in need(overlap, "n").columns if c not in ("n", "data", "share")]
     frame = overlap[overlap[criteria].astype(int).any(axis=1)].reset_index(drop=True)
     if frame.empty:
         raise InputError("figure: no patient meets any criterion of the outcome")
     figure = canvas(
-        2.6 + 0.75 * len(frame), 3.2 + 0.25 * len(criteria), 2, 1,
-        gridspec_kw={"height_ratios": [3, 0.5 * len(criteria)]}, sharex=True,
+        4.6 + 0.75 * len(frame), 3.2 + 0.3 * len(criteria), 2, 2, gridspec_kw={
+            "height_ratios": [3, 0.6 * len(criteria)], "width_ratios": [1.6, 0.75 * len(frame)],
+        },
     )  # fmt: skip
-    bars, dots = figure.axes
+    corner, bars, sizes, dots = figure.axes
+    corner.set_axis_off()
     drawn = bars.bar(frame.index, frame["n"], color=COLOURS[0], width=0.6)
     bars.bar_label(drawn, fontsize=9, color=INK)
-    bars.set(ylabel="Patients")
+    bars.set(ylabel="Patients", xlim=(-0.6, len(frame) - 0.4))
     bars.tick_params(axis="x", length=0, labelbottom=False)
     for row, criterion in enumerate(criteria):
         met = frame[criterion].astype(int) == 1
         dots.scatter(frame.index, [row] * len(frame), s=70, color=GRID)
         dots.scatter(frame.index[met], [row] * int(met.sum()), s=70, color=INK)
+    for k, column in frame[criteria].astype(int).iterrows():
+        rows = np.flatnonzero(column.to_numpy())
+        dots.plot([k, k], [rows.min(), rows.max()], color=INK, linewidth=1.5)
     dots.set_yticks(range(len(criteria)), [name_of(texts, c) for c in criteria])
     dots.set(ylim=(len(criteria) - 0.5, -0.5), xlim=(-0.6, len(frame) - 0.4))
-    dots.spines[["left", "bottom"]].set_visible(False)
-    dots.tick_params(axis="both", length=0, labelbottom=False)
+    totals = [int(frame.loc[frame[c].astype(int) == 1, "n"].sum()) for c in criteria]
+    sizes.barh(range(len(criteria)), totals, color=NO_SKILL, height=0.5)
+    for row, total in enumerate(totals):  # the axis runs to the left
+        sizes.text(total, row, f"{total} ", ha="right", va="center", fontsize=9, color=INK)
+    sizes.set(ylim=dots.get_ylim(), xlim=(1.35 * max(totals), 0), yticks=[], xlabel="in all")
+    for axis in (dots, sizes):
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.tick_params(axis="both", length=0, labelbottom=False)
     return figure
 
 

@@ -18,6 +18,7 @@ Hanley and McNeil, Radiology 1982; Wilson, JASA 1927; Holm, Scand. J. Stat. 1979
 Cox, Biometrika 1958 (calibration); Van Calster et al., Lancet Digit. Health 2025 (what to report).
 """
 
+from rlvo_lib.metrics.balance import SMD_KINDS, smd
 from rlvo_lib.metrics.classification import (
     THRESHOLD_RULES,
     OperatingPoint,
@@ -49,6 +50,7 @@ from rlvo_lib.metrics.resampling import (
 )
 
 __all__ = [
+    "SMD_KINDS",
     "STATISTICS",
     "THRESHOLD_RULES",
     "AucDifference",
@@ -73,6 +75,7 @@ __all__ = [
     "holm",
     "operating_point",
     "scaled_brier",
+    "smd",
     "threshold_by",
     "wilson",
 ]

@@ -1,0 +1,51 @@
+"""The patients of a study: label, eligibility flow, split and the cohort tables.
+
+The cohort frame of a run (``cohort.csv``) is the dataset's text table plus the derived label, the
+scans that each patient has, ``included`` and ``exclusion``; with ``split.csv`` all cohort tables are
+computed from it alone.
+"""
+
+from rlvo_lib.cohort.eligibility import (
+    assign,
+    build,
+    exclusions,
+    flow,
+    included,
+    labels,
+    read_frame,
+)
+from rlvo_lib.cohort.label import (
+    label_bounds,
+    label_definitions,
+    label_overlap,
+    label_sources,
+)
+from rlvo_lib.cohort.rules import criteria, derive_label, meets
+from rlvo_lib.cohort.screen import screen_predictors
+from rlvo_lib.cohort.split import freeze_split, make_split, read_split, split_counts
+from rlvo_lib.cohort.tables import missingness, table1, table1_values
+
+__all__ = [
+    "assign",
+    "build",
+    "criteria",
+    "derive_label",
+    "exclusions",
+    "flow",
+    "freeze_split",
+    "included",
+    "label_bounds",
+    "label_definitions",
+    "label_overlap",
+    "label_sources",
+    "labels",
+    "make_split",
+    "meets",
+    "missingness",
+    "read_frame",
+    "read_split",
+    "screen_predictors",
+    "split_counts",
+    "table1",
+    "table1_values",
+]

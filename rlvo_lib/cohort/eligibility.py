@@ -1,0 +1,139 @@
+"""Who enters: the eligibility rules in order, the flow, and each excluded patient with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo_lib.cohort.rules import criteria, derive_label, meets, needed_columns
+from rlvo_lib.config import InputError, Rule, Study
+from rlvo_lib.dataset import SCANS, Dataset, missing_codes, typed
+from rlvo_lib.dictionary import MISSING_REASONS, Dictionary
+
+
+def build(dataset: Dataset, study: Study, dictionary: Dictionary) -> pd.DataFrame:
+    """The cohort frame: the dictionary's columns as text, the derived label, and who is eligible.
+
+    Beside the dataset's columns it has ``scans`` (those that the patient has, by name), ``included``
+    ("1" or "0") and ``exclusion`` (the id of the first eligibility rule that is not met). A patient
+    whose value for a rule is missing does not meet it. Columns that the data dictionary does not know
+    are left out, so that names or addresses in a dataset reach no file of a run.
+
+    Returns
+    -------
+    DataFrame of text with column ``participant_id`` first; what ``cohort.csv`` holds.
+
+    Raises
+    ------
+    InputError
+        If a column that the label or a rule needs is missing, or nobody is eligible.
+    """
+    own = (study.outcome, "scans", "included", "exclusion")
+    columns = [name for name in dataset.table.columns if name not in own]
+    known = dataset.raw[columns].assign(
+        scans=[
+            " ".join(scan for scan in SCANS if dataset.scan(patient, scan))
+            for patient in dataset.raw.index
+        ]
+    )
+    frame = assign(known, study, dictionary)
+    if (frame["included"] == "0").all():
+        counts = frame["exclusion"].value_counts().to_dict()
+        raise InputError(
+            f"dataset '{dataset.name}': none of {len(frame)} patients is eligible; exclusions: {counts}"
+        )
+    return frame.reset_index()
+
+
+def assign(known: pd.DataFrame, study: Study, dictionary: Dictionary) -> pd.DataFrame:
+    """Label and eligibility of patients given as text with a column ``scans``, by participant_id."""
+    columns = [name for name in needed_columns(study) if name in known]
+    table = typed(known[columns], dictionary)
+    label = derive_label(criteria(table, study))
+    exclusion = pd.Series("", index=known.index)
+    for rule in study.eligibility:
+        met = _meets(rule, table, known["scans"], label)
+        exclusion = exclusion.mask((exclusion == "") & ~met, rule.id)
+    return known.assign(
+        **{study.outcome: label.map({0.0: "0", 1.0: "1"}).fillna("")},
+        included=(exclusion == "").map({True: "1", False: "0"}),
+        exclusion=exclusion,
+    )
+
+
+def _meets(rule: Rule, table: pd.DataFrame, scans: pd.Series, label: pd.Series) -> pd.Series:
+    if rule.op == "label-known":
+        return label.notna()
+    if rule.op == "any-scan":
+        if not _assessed(rule, scans):
+            return pd.Series(True, index=scans.index)
+        return scans.map(lambda held: bool(set(held.split()) & set(rule.value)))
+    return meets(rule, table) == 1
+
+
+def _assessed(rule: Rule, scans: pd.Series) -> bool:
+    """A rule about scans is not assessed in a dataset that has none at all: a table alone."""
+    return rule.op != "any-scan" or bool((scans != "").any())
+
+
+def read_frame(run: str | Path) -> pd.DataFrame:
+    """``cohort.csv`` of a run folder, as the text it was written in."""
+    path = Path(run) / "cohort.csv"
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (FileNotFoundError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: missing or empty") from error
+
+
+def included(frame: pd.DataFrame) -> pd.DataFrame:
+    """The eligible patients of a cohort frame, indexed by participant_id."""
+    return frame[frame["included"] == "1"].set_index("participant_id")
+
+
+def labels(frame: pd.DataFrame, study: Study) -> pd.Series:
+    """The outcome (0 or 1, integers) of the eligible patients, by participant_id."""
+    return included(frame)[study.outcome].astype(int)
+
+
+def flow(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The eligibility flow: step, text, n, excluded; one row a rule, in order.
+
+    ``n`` counts the patients left after the step.
+    """
+    left = len(frame)
+    rows = [("assessed", "patients in the dataset", left, 0)]
+    for rule in study.eligibility:
+        excluded = int((frame["exclusion"] == rule.id).sum())
+        left -= excluded
+        text = rule.text
+        if not _assessed(rule, frame["scans"]):
+            text += ": not assessed, the dataset has no scans"
+        rows.append((rule.id, text, left, excluded))
+    events = int(labels(frame, study).sum())
+    rows.append(("included", f"included, of whom {events} with the outcome", left, 0))
+    return pd.DataFrame(rows, columns=["step", "text", "n", "excluded"])
+
+
+def exclusions(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Each excluded patient: participant_id, step, rule (not met), found (the values that decided)."""
+    rules = {rule.id: rule for rule in study.eligibility}
+    rows = []
+    for patient in frame[frame["exclusion"] != ""].to_dict("records"):
+        rule = rules[patient["exclusion"]]
+        if rule.op == "any-scan":
+            found = f"no {' or '.join(rule.value)}"
+        elif rule.op == "label-known":
+            found = "; ".join(_said(c.column, patient) for c in study.criteria)
+        else:
+            found = _said(rule.column, patient)
+        rows.append((patient["participant_id"], rule.id, rule.text, found))
+    order = list(rules)
+    rows.sort(key=lambda row: (order.index(row[1]), row[0]))
+    return pd.DataFrame(rows, columns=["participant_id", "step", "rule", "found"])
+
+
+def _said(column: str, patient: dict[str, str]) -> str:
+    code = missing_codes(pd.Series([patient[column]])).iloc[0]
+    words = MISSING_REASONS[code] if code else patient[column].strip()
+    return f"{column}: {words}"

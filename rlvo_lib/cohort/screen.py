@@ -1,0 +1,98 @@
+"""A look at the training part for predictors that are too good to be true."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib import metrics
+from rlvo_lib.cohort.eligibility import included, labels
+from rlvo_lib.config import Study
+from rlvo_lib.dataset import typed
+from rlvo_lib.dictionary import Dictionary
+
+MAX_SEPARATION = 0.95  # AUC of one predictor, either direction
+MAX_CORRELATION = 0.95  # Spearman's, with the identifier or a date, either sign
+MIN_VALUES = 10
+
+
+def screen_predictors(
+    frame: pd.DataFrame, split: pd.DataFrame, study: Study, dictionary: Dictionary
+) -> pd.DataFrame:
+    """Each predictor of the study file in the training part: does it nearly give the outcome away?
+
+    ``separation`` is the AUC of the predictor alone, whichever direction is better (codes are ordered by
+    the share of patients with the outcome); ``separation_missing`` that of its missingness;
+    ``identifier`` and ``date`` are Spearman correlations with the number in the identifier and with the
+    dates of the table (the largest in size). NaN where fewer than 10 values, or one value only, exist.
+
+    Returns
+    -------
+    DataFrame with variable, n, separation, separation_missing, identifier, date, warning (empty if all
+    is well). The test part is not looked at.
+    """
+    training = split.loc[split["partition"] == "train", "participant_id"]
+    patients, y = included(frame).loc[training], labels(frame, study).loc[training]
+    table = typed(patients.drop(columns=["scans", "included", "exclusion"]), dictionary)
+    numbers = [int(re.sub(r"\D", "", name) or 0) for name in patients.index]
+    number = pd.Series(numbers, index=patients.index, dtype=float)
+    dates = [
+        pd.to_datetime(table[name], format="ISO8601", errors="coerce").astype("int64").astype(float)
+        .where(table[name].notna())
+        for name in table
+        if dictionary[name].type == "datetime"
+    ]  # fmt: skip
+    predictors = dict.fromkeys(c for group in study.predictors.values() for c in group)
+    rows = [
+        _screen(name, _ordered(table[name], y, dictionary), y, number, dates)
+        for name in predictors
+        if name in table
+    ]
+    columns = ["variable", "n", "separation", "separation_missing", "identifier", "date", "warning"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ordered(values: pd.Series, y: pd.Series, dictionary: Dictionary) -> pd.Series:
+    """Values as numbers; codes as the share of patients with the outcome who have them."""
+    if dictionary[values.name].is_quantity:
+        return values
+    return values.map(y.groupby(values).mean()).astype(float)
+
+
+def _screen(
+    name: str, value: pd.Series, y: pd.Series, number: pd.Series, dates: list[pd.Series]
+) -> tuple:
+    separation, absent = _separation(value, y), _separation(value.isna().astype(float), y)
+    identifier = _correlation(value, number)
+    by_date = max((_correlation(value, d) for d in dates), key=_size, default=float("nan"))
+    found = [
+        (separation > MAX_SEPARATION, "nearly separates the outcome"),
+        (absent > MAX_SEPARATION, "whether it is missing nearly separates the outcome"),
+        (_size(identifier) > MAX_CORRELATION, "follows the identifier"),
+        (_size(by_date) > MAX_CORRELATION, "follows a date"),
+    ]
+    warning = "; ".join(words for is_so, words in found if is_so)
+    return name, int(value.notna().sum()), separation, absent, identifier, by_date, warning
+
+
+def _separation(value: pd.Series, y: pd.Series) -> float:
+    present = value.notna()
+    value, y = value[present], y[present]
+    if len(value) < MIN_VALUES or value.nunique() < 2 or y.nunique() < 2:
+        return float("nan")
+    area = metrics.auc(y.to_numpy(int), value.to_numpy(float))
+    return float(max(area, 1 - area))
+
+
+def _correlation(value: pd.Series, other: pd.Series) -> float:
+    both = value.notna() & other.notna()
+    value, other = value[both], other[both]
+    if len(value) < MIN_VALUES or value.nunique() < 2 or other.nunique() < 2:
+        return float("nan")
+    return float(np.corrcoef(value.rank(), other.rank())[0, 1])
+
+
+def _size(correlation: float) -> float:
+    return abs(correlation) if correlation == correlation else -1.0

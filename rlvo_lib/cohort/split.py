@@ -1,0 +1,343 @@
+"""The patient-level split: a held-out test part and folds inside the training part, drawn once.
+
+Patients with the same content under two identifiers (`dataset.content_groups`) are one unit: they are
+never on both sides. How the test part is chosen is ``holdout`` of the study file's ``[validation]``:
+
+``random``      of all eligible patients (the study's design)
+``stratified``  the same share of patients with and without the outcome
+``date``        the latest patients by ``date_column``; patients of one date stay together
+``centre``      whole centres by ``centre_column``: ``test_centres``, or drawn until the share is reached
+
+The folds are stratified by outcome.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib import storage
+from rlvo_lib.cohort.eligibility import included, labels, read_frame
+from rlvo_lib.config import InputError, Study
+from rlvo_lib.dataset import content_groups, missing_codes
+from rlvo_lib.dictionary import Dictionary
+
+SPLIT_COLUMNS = ["participant_id", "partition", "fold"]
+SHOWN = 5  # differences named when a frozen split is refused
+
+
+def make_split(
+    frame: pd.DataFrame, study: Study, dictionary: Dictionary, *, seed: int, given: Path | None
+) -> pd.DataFrame:
+    """The split: participant_id, partition (``train``, ``test``), fold (1…k, or empty in the test part).
+
+    A split that the dataset brings (``given``) is honoured; otherwise it is drawn.
+
+    Raises
+    ------
+    InputError
+        If a given split lacks a patient, names a fold that is not allowed, or parts patients of the
+        same content; if a date or centre is missing; or if a fold or the test part has no patient
+        with, or none without, the outcome.
+    """
+    patients, y = included(frame), labels(frame, study)
+    group = content_groups(patients.drop(columns=["included", "exclusion", "scans"]), dictionary)
+    if given:
+        split = _given_split(given, y.index, study)
+        _refuse_parted(split, group, given)
+    else:
+        order = _order_of_split(patients, study, dictionary)
+        split = _draw_split(order, y, group, study, seed)
+    _check_classes(split, y, study)
+    return split
+
+
+def _check_classes(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
+    members = split.set_index("participant_id")
+    parts = {
+        f"fold {number + 1}": members.index[members["fold"] == str(number + 1)]
+        for number in range(study.validation["folds"])
+    }
+    test = members.index[members["partition"] == "test"]
+    if len(test) or (study.validation["design"] == "holdout" and (members["fold"] == "").any()):
+        parts["the test part"] = test
+    for name, ids in parts.items():
+        counts = y[ids].value_counts()
+        if counts.empty:
+            raise InputError(f"split: {name} has no patient; allowed: some in each part")
+        if len(counts) < 2:
+            only = "without" if 0 in counts else "with"
+            raise InputError(
+                f"split: {name} has only patients {only} the outcome; allowed: both in each part "
+                f"({int(y.sum())} of {len(y)} patients have it)"
+            )
+
+
+# --------------------------------------------------------------------------------------- drawing
+
+
+def _draw_split(
+    decides: pd.Series | None, y: pd.Series, group: pd.Series, study: Study, seed: int
+) -> pd.DataFrame:
+    """Draw units (patients of the same content together), then give each patient its unit's place."""
+    ids = pd.Index(sorted(y.index))
+    first = group[ids].drop_duplicates()  # the first patient of each unit stands for it
+    units = pd.DataFrame({"y": y[ids].groupby(group[ids]).max()}).loc[first.to_numpy()]
+    units["size"] = group.value_counts()[units.index]
+    units.index = first.index
+    order = units.index.to_numpy(copy=True)
+    np.random.default_rng(seed).shuffle(order)
+    units = units.loc[order]
+    test = _choose_test(units, decides, study, seed)
+    fold = _draw_folds(units["y"][~test], study, seed)
+    unit_of = group[ids].map({g: p for p, g in first.items()})
+    split = pd.DataFrame(
+        {
+            "participant_id": ids,
+            "partition": unit_of.map(test).map({True: "test", False: "train"}).to_numpy(),
+            "fold": unit_of.map(fold).fillna("").to_numpy(),
+        }
+    )
+    return split[SPLIT_COLUMNS]
+
+
+def _choose_test(
+    units: pd.DataFrame, decides: pd.Series | None, study: Study, seed: int
+) -> pd.Series:
+    """Whether each unit (in drawn order) is in the test part."""
+    plan = study.validation
+    if plan["design"] != "holdout":
+        return pd.Series(False, index=units.index)
+    holdout, share = plan.get("holdout", "random"), plan["test_fraction"]
+    if holdout == "random":
+        return units["size"].cumsum() <= round(units["size"].sum() * share)
+    if holdout == "stratified":
+        parts = [_first_share(units[units["y"] == value], share) for value in (0, 1)]
+        return pd.concat(parts)[units.index]
+    values = decides[units.index]
+    if holdout == "date":
+        return values > _latest_cut(values, units["size"], share)
+    return values.isin(_test_centres(values, units["size"], plan, seed))
+
+
+def _first_share(units: pd.DataFrame, share: float) -> pd.Series:
+    return units["size"].cumsum() <= round(units["size"].sum() * share)
+
+
+def _order_of_split(
+    patients: pd.DataFrame, study: Study, dictionary: Dictionary
+) -> pd.Series | None:
+    """The dates or centres that a split is made by; None where it is made by chance alone.
+
+    Raises
+    ------
+    InputError
+        If the column, or a patient's value, is missing.
+    """
+    holdout = study.validation.get("holdout", "random")
+    if study.validation["design"] != "holdout" or holdout not in ("date", "centre"):
+        return None
+    column = study.validation[f"{holdout}_column"]
+    if column not in patients:
+        raise InputError(f"participants.tsv: column '{column}' is missing; the split is made by it")
+    missing = patients.index[missing_codes(patients[column]) != ""]
+    if len(missing):
+        raise InputError(
+            f"participants.tsv: patient '{missing[0]}', column '{column}': no value "
+            f"({len(missing)} patients); allowed: a value for each, as the split is made by it"
+        )
+    if holdout == "centre":
+        return patients[column].str.strip()
+    if dictionary[column].type == "datetime":
+        return pd.to_datetime(patients[column], format="ISO8601").dt.normalize()
+    return pd.to_numeric(patients[column])
+
+
+def _latest_cut(values: pd.Series, sizes: pd.Series, share: float) -> Any:
+    """The last date of the training part: those after it come nearest to the test share."""
+    dates = sorted(set(values))
+    if len(dates) < 2:
+        raise InputError(
+            f"split by date: all patients have the date '{dates[0]}'; allowed: several"
+        )
+    later = [sizes[values > date].sum() / sizes.sum() for date in dates[:-1]]
+    return dates[int(np.argmin(np.abs(np.array(later) - share)))]
+
+
+def _test_centres(
+    values: pd.Series, sizes: pd.Series, plan: dict[str, Any], seed: int
+) -> list[str]:
+    centres = sorted(set(values))
+    if len(centres) < 2:
+        raise InputError(f"split by centre: one centre, '{centres[0]}'; allowed: several")
+    named = list(plan.get("test_centres", []))
+    for name in named:
+        if name not in centres:
+            raise InputError(
+                f"test_centres: centre '{name}' has no eligible patient; allowed: {', '.join(centres)}"
+            )
+    if named:
+        return named
+    drawn = list(np.random.default_rng(seed).permutation(centres))
+    shares = np.cumsum([sizes[values == centre].sum() for centre in drawn[:-1]]) / sizes.sum()
+    return drawn[: int(np.argmin(np.abs(shares - plan["test_fraction"]))) + 1]
+
+
+def _draw_folds(y: pd.Series, study: Study, seed: int) -> pd.Series:
+    """The fold (text) of each training unit."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    count = study.validation["folds"]
+    least = int(y.value_counts().reindex([0, 1], fill_value=0).min())
+    if least < count:
+        raise InputError(
+            f"split: the rarer outcome has {least} of {len(y)} training patients; allowed: at "
+            f"least one in each of {count} folds"
+        )
+    splitter = StratifiedKFold if study.validation.get("stratified", True) else KFold
+    folds = splitter(count, shuffle=True, random_state=seed)
+    fold = pd.Series("", index=y.index)
+    for number, (_, held_out) in enumerate(folds.split(y.index, y), start=1):
+        fold.iloc[held_out] = str(number)
+    return fold
+
+
+# ----------------------------------------------------------------------------------- given, kept
+
+
+def _given_split(path: Path, ids: pd.Index, study: Study) -> pd.DataFrame:
+    split = read_split(path)
+    unknown = ids.difference(pd.Index(split["participant_id"]))
+    if len(unknown):
+        raise InputError(
+            f"{path}: {len(unknown)} eligible patients are not in it, first '{unknown[0]}'"
+        )
+    split = split[split["participant_id"].isin(ids)]
+    allowed = {("test", ""), *(("train", str(k + 1)) for k in range(study.validation["folds"]))}
+    for row in split.itertuples():
+        if (row.partition, row.fold) not in allowed:
+            raise InputError(
+                f"{path}: patient '{row.participant_id}': partition '{row.partition}', fold "
+                f"'{row.fold}'; allowed: train with fold 1 to {study.validation['folds']}, or test "
+                "with no fold"
+            )
+    return split.sort_values("participant_id", ignore_index=True)
+
+
+def _refuse_parted(split: pd.DataFrame, group: pd.Series, path: Path) -> None:
+    """An `InputError` if patients of the same content are on two sides or in two folds."""
+    place = split.set_index("participant_id")[["partition", "fold"]].agg(" ".join, axis=1)
+    parted = place.groupby(group[place.index]).nunique()
+    for unit in parted.index[parted > 1][:1]:
+        names = [name for name in place.index if group[name] == unit]
+        raise InputError(
+            f"{path}: patients {' and '.join(repr(n) for n in names)} have the same content and are "
+            f"in different parts ({' and '.join(repr(place[n].strip()) for n in names)}); allowed: "
+            "one patient, one row"
+        )
+
+
+def read_split(path: str | Path) -> pd.DataFrame:
+    """A ``split.csv`` as text: participant_id, partition, fold (empty in the test set)."""
+    try:
+        split = pd.read_csv(path, dtype=str, keep_default_na=False)
+        split = split[SPLIT_COLUMNS]
+    except (FileNotFoundError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: missing or empty") from error
+    except (UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
+        raise InputError(f"{path}: not a readable CSV table ({error})") from error
+    except KeyError:
+        raise InputError(
+            f"{path}: a column is missing; allowed: participant_id, partition, fold, with commas between"
+        ) from None
+    doubled = split["participant_id"][split["participant_id"].duplicated()]
+    if len(doubled):
+        raise InputError(f"{path}: patient '{doubled.iloc[0]}' stands in it twice")
+    return split
+
+
+def freeze_split(
+    frame: pd.DataFrame, split: pd.DataFrame, run: Path, *, plan: dict[str, Any], replace: bool
+) -> None:
+    """Write ``cohort.csv``, ``split.csv`` and ``split.json`` (their fingerprints) of a run, once.
+
+    Only where ``replace`` may others take their place.
+
+    Raises
+    ------
+    InputError
+        If the run folder holds another cohort or split, naming what differs: patients, then values.
+    """
+    files = {"cohort.csv": frame, "split.csv": split}
+    record = run / "split.json"
+    if (run / "split.csv").exists() and not replace:
+        _refuse_edited(run, record)
+        difference = _difference(run, frame, split)
+        if difference:
+            raise InputError(
+                f"{run / 'split.csv'}: the split is frozen, and {difference}; give another --out for "
+                "a new run"
+            )
+        if record.exists():
+            return
+    for name, table in files.items():
+        storage.write_csv(run / name, table)
+    fingerprints = {name: storage.digest(run / name) for name in files}
+    storage.write_json(record, {"sha256": fingerprints, "patients": len(split), "plan": plan})
+
+
+def _refuse_edited(run: Path, record: Path) -> None:
+    if not record.exists():
+        return
+    for name, kept in storage.read_json(record)["sha256"].items():
+        if not (run / name).exists() or storage.digest(run / name) != kept:
+            raise InputError(
+                f"{run / name}: the split is frozen, and this file was changed or deleted by hand; "
+                "allowed: as it was written, or another --out for a new run"
+            )
+
+
+def _difference(run: Path, frame: pd.DataFrame, split: pd.DataFrame) -> str:
+    """What differs from the run's kept cohort and split, in words; empty if nothing does."""
+    if (run / "cohort.csv").exists():
+        kept, new = (t.set_index("participant_id") for t in (read_frame(run), _as_read(frame)))
+        gone, added = kept.index.difference(new.index), new.index.difference(kept.index)
+        changes = [f"'{p}' is gone" for p in gone] + [f"'{p}' is new" for p in added]
+        columns = kept.columns.symmetric_difference(new.columns)
+        changes += [f"column '{c}' is {'gone' if c in kept else 'new'}" for c in columns]
+        if not changes:
+            new = new.loc[kept.index, kept.columns]
+            for row, column in np.argwhere((kept != new).to_numpy()):
+                was, is_ = kept.iat[row, column], new.iat[row, column]
+                changes.append(
+                    f"'{kept.index[row]}' {kept.columns[column]}: '{was}' became '{is_}'"
+                )
+        if changes:
+            more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+            return f"the dataset changed since ({', '.join(changes[:SHOWN])}{more})"
+    if not read_split(run / "split.csv").equals(_as_read(split)):
+        return "the seed or the plan of the split changed since (same patients, other assignment)"
+    return ""
+
+
+def _as_read(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as it reads back once it is written."""
+    text = io.StringIO(storage.csv_text(table))
+    return pd.read_csv(text, dtype=str, keep_default_na=False)
+
+
+def split_counts(frame: pd.DataFrame, split: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Patients and events by partition and fold: partition, fold, n, events, prevalence."""
+    y = labels(frame, study)
+    rows = []
+    groups = [("all", "all", split)]
+    groups += [(part, "all", rows_) for part, rows_ in split.groupby("partition")]
+    groups += [("train", fold, rows_) for fold, rows_ in split[split["fold"] != ""].groupby("fold")]
+    for partition, fold, members in groups:
+        outcome = y[members["participant_id"]]
+        rows.append((partition, fold, len(outcome), int(outcome.sum()), float(outcome.mean())))
+    return pd.DataFrame(rows, columns=["partition", "fold", "n", "events", "prevalence"])

@@ -1,0 +1,266 @@
+"""The split: who is where, that it is drawn once, and that no patient is on two sides."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlvo_lib import cohort, dataset
+from rlvo_lib.config import InputError
+
+
+def _build(raw, write_dataset, study, words):
+    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study, words)
+
+
+def _with(study, **validation):
+    return dataclasses.replace(study, validation=study.validation | validation)
+
+
+@pytest.fixture
+def many(raw, write_dataset, study, words):
+    rows = [raw.set_axis([f"sub-{k}x{i}" for i in range(8)]).assign(
+        sbp_adm=str(100 + k), glucose_adm=str(90 + k), admit_year=str(2017 + k % 7),
+        centre=["Bar", "Gir", "Lle"][k % 3],
+    ) for k in range(25)]  # fmt: skip
+    large = pd.concat(rows)
+    large.index.name = "participant_id"
+    return _build(large, write_dataset, study, words)
+
+
+def test_split_sizes_and_stratified_folds(many, study, words):
+    split = cohort.make_split(many, study, words, seed=1, given=None)
+    counts = cohort.split_counts(many, split, study)
+    assert (split["partition"] == "test").sum() == round(200 * 0.197)
+    folds = counts[counts["fold"] != "all"]
+    assert folds["events"].max() - folds["events"].min() <= 1
+    assert set(split[split["partition"] == "test"]["fold"]) == {""}
+
+
+def test_split_is_the_seed_s_and_not_the_order_s(many, study, words):
+    split = cohort.make_split(many, study, words, seed=1, given=None)
+    shuffled = many.sample(frac=1, random_state=3)
+    assert cohort.make_split(shuffled, study, words, seed=1, given=None).equals(split)
+    assert not cohort.make_split(many, study, words, seed=2, given=None).equals(split)
+
+
+def test_a_given_split_is_honoured_and_checked(many, study, words, tmp_path):
+    split = cohort.make_split(many, study, words, seed=1, given=None)
+    path = tmp_path / "given.csv"
+    split.to_csv(path, index=False)
+    assert cohort.make_split(many, study, words, seed=9, given=path).equals(split)
+    split.iloc[1:].to_csv(path, index=False)
+    with pytest.raises(InputError, match="1 eligible patients are not in it"):
+        cohort.make_split(many, study, words, seed=9, given=path)
+    split.assign(fold="7").to_csv(path, index=False)
+    with pytest.raises(InputError, match="fold '7'; allowed: train with fold 1 to 4"):
+        cohort.make_split(many, study, words, seed=9, given=path)
+    pd.concat([split, split.iloc[:1]]).to_csv(path, index=False)
+    with pytest.raises(InputError, match="stands in it twice"):
+        cohort.read_split(path)
+
+
+def test_a_fold_with_one_outcome_only_is_refused(raw, write_dataset, study, words, tmp_path):
+    frame = _build(raw, write_dataset, study, words)
+    rows = {"participant_id": raw.index, "partition": "train", "fold": list("11234423")}
+    path = tmp_path / "given.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    with pytest.raises(InputError, match="fold 1 has only patients with the outcome"):
+        cohort.make_split(frame, study, words, seed=0, given=path)
+
+
+def test_too_few_events_for_the_folds_are_named(raw, write_dataset, study, words):
+    raw["etici_final"], raw["final_stenosis_pct"], raw["rescue_type"] = "3", "10", "0"
+    raw.loc["sub-00", "rescue_type"] = "1"
+    frame = _build(raw, write_dataset, study, words)
+    with pytest.raises(InputError, match=r"the rarer outcome has [01] of 6 training patients"):
+        cohort.make_split(frame, study, words, seed=0, given=None)
+
+
+def test_a_stratified_holdout_has_the_prevalence_of_all(many, study, words):
+    plan = _with(study, holdout="stratified", test_fraction=0.25)
+    counts = cohort.split_counts(
+        many, cohort.make_split(many, plan, words, seed=3, given=None), plan
+    )
+    whole = counts[counts["fold"] == "all"].set_index("partition")
+    assert whole.loc["test", ["n", "events"]].tolist() == [50, 25]
+
+
+def test_a_split_by_date_holds_the_latest_patients_out(many, study, words):
+    plan = _with(study, holdout="date")
+    split = cohort.make_split(many, plan, words, seed=1, given=None).set_index("participant_id")
+    year = many.set_index("participant_id")["admit_year"].astype(int)
+    test = split["partition"] == "test"
+    assert year[split.index[test]].min() > year[split.index[~test]].max()
+    # 24 patients a year (32 in the first four): the last year, 0.12, is nearer to 0.197 than two, 0.24
+    assert sorted(set(year[split.index[test]])) == [2022, 2023]
+    months = [f"2020-{1 + k // 8 % 12:02d}-01 10:00" for k in range(200)]
+    by_scan = _with(study, holdout="date", date_column="scan_datetime")
+    dated = cohort.make_split(many.assign(scan_datetime=months), by_scan, words, seed=1, given=None)
+    held_out = dated["participant_id"][dated["partition"] == "test"]
+    month = pd.Series(months, index=many["participant_id"]).str[5:7]
+    assert set(month[held_out]) == {"11", "12"}  # 0.16, nearer to 0.197 than three months, 0.24
+
+
+def test_a_split_by_centre_holds_whole_centres_out(many, study, words):
+    centre = many.set_index("participant_id")["centre"]
+    plan = _with(study, holdout="centre", test_centres=["Gir"])
+    split = cohort.make_split(many, plan, words, seed=1, given=None).set_index("participant_id")
+    assert set(centre[split.index[split["partition"] == "test"]]) == {"Gir"}
+    assert "Gir" not in set(centre[split.index[split["partition"] == "train"]])
+    drawn = cohort.make_split(many, _with(study, holdout="centre"), words, seed=1, given=None)
+    held_out = drawn.loc[drawn["partition"] == "test", "participant_id"]
+    assert (
+        centre[held_out].nunique() == 1
+        and len(held_out) == (centre == centre[held_out.iloc[0]]).sum()
+    )
+    with pytest.raises(
+        InputError, match="centre 'Vic' has no eligible patient; allowed: Bar, Gir, Lle"
+    ):
+        cohort.make_split(
+            many, _with(study, holdout="centre", test_centres=["Vic"]), words, seed=1, given=None
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("centre", "n/a", r"'sub-0x0', column 'centre': no value \(1 patients\)"),
+        ("admit_year", "", r"'sub-0x0', column 'admit_year': no value \(1 patients\)"),
+    ],
+)
+def test_a_split_by_something_unknown_is_refused(many, study, words, column, value, message):
+    many.loc[0, column] = value
+    plan = _with(study, holdout="centre" if column == "centre" else "date")
+    with pytest.raises(InputError, match=message):
+        cohort.make_split(many, plan, words, seed=1, given=None)
+
+
+def test_one_centre_or_one_date_cannot_be_split(many, study, words):
+    with pytest.raises(InputError, match="one centre, 'Bar'; allowed: several"):
+        cohort.make_split(
+            many.assign(centre="Bar"), _with(study, holdout="centre"), words, seed=1, given=None
+        )
+    with pytest.raises(InputError, match="all patients have the date '2020'"):
+        cohort.make_split(
+            many.assign(admit_year="2020"), _with(study, holdout="date"), words, seed=1, given=None
+        )
+
+
+def test_a_test_part_without_the_outcome_is_refused(many, study, words):
+    events = many.index[many["rlvo"] == "1"]
+    many = many.drop(events[8:])  # 8 of 108 have it
+    plan = _with(study, test_fraction=0.02)
+    with pytest.raises(InputError, match="the test part has only patients without the outcome"):
+        for seed in range(20):
+            cohort.make_split(many, plan, words, seed=seed, given=None)
+
+
+def test_a_design_without_a_test_part(many, study, words):
+    plan = _with(study, design="cross-validation")
+    split = cohort.make_split(many, plan, words, seed=1, given=None)
+    assert set(split["partition"]) == {"train"} and set(split["fold"]) == set("1234")
+
+
+@pytest.mark.parametrize("holdout", ["random", "stratified", "date", "centre"])
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 10**6))
+def test_the_same_patient_under_two_identifiers_is_never_parted(many, study, words, holdout, seed):
+    again = many.iloc[::3].assign(
+        participant_id=[f"sub-again{i}" for i in range(len(many.iloc[::3]))]
+    )
+    both = pd.concat([many, again], ignore_index=True)
+    split = cohort.make_split(both, _with(study, holdout=holdout), words, seed=seed, given=None)
+    place = split.set_index("participant_id")[["partition", "fold"]].agg("/".join, axis=1)
+    for one, other in zip(many["participant_id"].iloc[::3], again["participant_id"], strict=True):
+        assert place[one] == place[other]
+    assert len(split) == len(both)
+
+
+def test_a_given_split_that_parts_a_patient_is_refused(many, study, words, tmp_path):
+    again = many.iloc[[0]].assign(participant_id="sub-again")
+    split = cohort.make_split(many, study, words, seed=1, given=None)
+    side = split.set_index("participant_id").loc["sub-0x0", "partition"]
+    other = {"train": ("test", ""), "test": ("train", "1")}[side]
+    row = pd.DataFrame([["sub-again", *other]], columns=split.columns)
+    pd.concat([split, row]).to_csv(tmp_path / "given.csv", index=False)
+    both = pd.concat([many, again], ignore_index=True)
+    with pytest.raises(InputError, match="'sub-0x0' and 'sub-again' have the same content"):
+        cohort.make_split(both, study, words, seed=1, given=tmp_path / "given.csv")
+
+
+# --------------------------------------------------------------------------------------- freezing
+
+
+@pytest.fixture
+def frozen(many, study, words, tmp_path):
+    """A function that freezes a cohort and its split in one run folder."""
+
+    def freeze(frame=many, *, seed=1, replace=False):
+        split = cohort.make_split(frame, study, words, seed=seed, given=None)
+        cohort.freeze_split(frame, split, tmp_path, plan={"seed": seed}, replace=replace)
+        return split
+
+    return freeze
+
+
+def test_the_split_is_written_once_with_its_fingerprints(frozen, tmp_path):
+    split = frozen()
+    record = json.loads((tmp_path / "split.json").read_text())
+    assert record["patients"] == 200 and record["plan"] == {"seed": 1}
+    assert set(record["sha256"]) == {"cohort.csv", "split.csv"}
+    before = (tmp_path / "split.csv").stat().st_mtime_ns
+    frozen()
+    assert (tmp_path / "split.csv").stat().st_mtime_ns == before
+    assert cohort.read_split(tmp_path / "split.csv").equals(split)
+
+
+def test_a_changed_dataset_is_refused_with_the_difference(frozen, many):
+    frozen()
+    with pytest.raises(InputError, match=r"the split is frozen.*'sub-0x0' is gone\)"):
+        frozen(many.iloc[1:])
+    one = many.copy()
+    one.loc[3, ["age", "sbp_adm"]] = ["99", "111"]
+    with pytest.raises(
+        InputError,
+        match=r"'sub-0x3' age: '63' became '99', 'sub-0x3' sbp_adm: '100' became '111'\)",
+    ):
+        frozen(one)
+    with pytest.raises(InputError, match=r"column 'age' is gone"):
+        frozen(many.drop(columns="age"))
+    with pytest.raises(InputError, match=r"and 195 more\)"):
+        frozen(many.assign(sex="1", age="50").assign(sex=many["sex"]))
+
+
+def test_another_seed_is_refused(frozen):
+    frozen()
+    with pytest.raises(InputError, match="the seed or the plan of the split changed since"):
+        frozen(seed=2)
+
+
+def test_a_split_edited_by_hand_is_refused(frozen, tmp_path):
+    frozen()
+    path = tmp_path / "split.csv"
+    path.write_text(path.read_text().replace("train,1", "train,2", 1))
+    with pytest.raises(
+        InputError, match=r"split\.csv: the split is frozen, and this file was changed"
+    ):
+        frozen()
+
+
+def test_a_replaceable_split_is_replaced(frozen, tmp_path):
+    frozen()
+    other = frozen(seed=2, replace=True)
+    assert cohort.read_split(tmp_path / "split.csv").equals(other)
+
+
+def test_text_that_looks_like_a_formula_does_not_count_as_a_change(frozen, many, tmp_path):
+    risky = many.assign(centre="=HYPERLINK(1)")
+    frozen(risky)
+    assert ",=HYPERLINK" not in (tmp_path / "cohort.csv").read_text()
+    frozen(risky)
