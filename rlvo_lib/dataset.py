@@ -6,9 +6,12 @@ as typed values (`Dataset.table`): quantities as floats, codes as text, every mi
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib.config import InputError
-from rlvo_lib.dictionary import MISSING_REASONS, Dictionary
+from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
 
 #: Path of each scan inside a dataset folder; ``{0}`` is the participant identifier.
 SCANS = {
@@ -28,12 +31,30 @@ SCANS = {
     "mtt": "{0}/perf/{0}_mtt.nii.gz",
     "tmax": "{0}/perf/{0}_tmax.nii.gz",
 }
+TABLE = "participants.tsv"
+MAX_TABLE_BYTES = 200_000_000
 MISSING_TOKENS = {"": "-99", "n/a": "-99"}
+IDENTIFIER = re.compile(r"sub-[A-Za-z0-9]+")
+DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?")
+#: Recorded quantities and dates that two patients must share to count as one.
+SAME_CONTENT = 5
 
 
 def scan_path(root: str | Path, participant_id: str, scan: str) -> Path:
-    """Where a scan of a patient lies in a dataset folder, whether or not it exists."""
-    return Path(root) / SCANS[scan].format(participant_id)
+    """Where a scan of a patient lies in a dataset folder, whether or not it exists.
+
+    Raises
+    ------
+    InputError
+        If the identifier is not ``sub-`` and letters or digits: it could lead out of the folder.
+    """
+    return Path(root, _scan_file(participant_id, scan))
+
+
+def _scan_file(participant_id: str, scan: str) -> str:
+    if not IDENTIFIER.fullmatch(participant_id):
+        raise InputError(f"participant_id {participant_id!r}; allowed: sub- and letters or digits")
+    return SCANS[scan].format(participant_id)
 
 
 @dataclass(frozen=True)
@@ -53,8 +74,8 @@ class Dataset:
 
     def scan(self, participant_id: str, scan: str) -> Path | None:
         """The path of a scan, or None if the patient does not have it."""
-        path = scan_path(self.root, participant_id, scan)
-        return path if path.is_file() else None
+        file = os.path.join(self.root, _scan_file(participant_id, scan))
+        return Path(file) if os.path.isfile(file) else None
 
 
 def load_dataset(root: str | Path, dictionary: Dictionary) -> Dataset:
@@ -103,54 +124,140 @@ def read_description(root: Path) -> dict:
     return description
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """``participants.tsv`` as it is written: its rows by the line of the file they begin on."""
+
+    rows: pd.DataFrame  # index: line, the header being 1; text, participant_id among the columns
+    ragged: tuple[tuple[int, str, int], ...]  # rows of another length: line, first field, fields
+
+    @property
+    def width(self) -> int:
+        """The number of fields that each row must have."""
+        return self.rows.shape[1]
+
+
 def read_participants(root: Path) -> pd.DataFrame:
-    """``participants.tsv`` as text, indexed by participant_id."""
-    path = root / "participants.tsv"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        _check_rows(text, path)
-        raw = pd.read_csv(
-            io.StringIO(text), sep="\t", dtype=str, keep_default_na=False, index_col=False
+    """``participants.tsv`` as text, indexed by participant_id.
+
+    Raises
+    ------
+    InputError
+        As `read_table`; and for a row of another length than the header, or a doubled patient.
+    """
+    path, table = root / TABLE, read_table(root)
+    for line, first, fields in table.ragged:
+        raise InputError(
+            f"{path}, line {line}: patient {first!r} has {fields} fields; "
+            f"allowed: {table.width}, as in the header"
         )
-    except FileNotFoundError:
-        raise InputError(f"{root}: participants.tsv is missing") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not in UTF-8; allowed: save the table as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
-        raise InputError(f"{path}: not a readable tab-separated table ({error})") from error
-    if "participant_id" not in raw:
-        raise InputError(f"{path}: column 'participant_id' is missing")
-    if raw.empty:
+    ids = table.rows["participant_id"]
+    if ids.duplicated().any():
+        again = ids.index[ids.duplicated()][0]
+        first = ids.index[ids == ids[again]][0]
+        raise InputError(
+            f"{path}: patient {ids[again]!r} stands in more than one row (lines {first} and {again})"
+        )
+    return table.rows.set_index("participant_id")
+
+
+def read_table(root: Path) -> TextTable:
+    """``participants.tsv`` as text, with rows that do not fit the header kept apart.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, too large, not UTF-8 or not tab-separated, has no patient or no
+        column ``participant_id``, or has a column twice.
+    """
+    path = root / TABLE
+    reader = csv.reader(io.StringIO(_read_text(path), newline=None), delimiter="\t")
+    header = [name.strip() for name in next(reader, [])]
+    _check_header(header, path)
+    rows, lines, ragged = [], [], []
+    seen: dict[str, str] = {}  # one object for each text, however often it stands in the table
+    begin = reader.line_num + 1
+    try:
+        for row in reader:
+            if len(row) == len(header):
+                rows.append([seen.setdefault(cell, cell) for cell in row])
+                lines.append(begin)
+            elif any(cell.strip() for cell in row):
+                ragged.append((begin, row[0], len(row)))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {begin}: not a readable tab-separated table ({error}); is a quotation "
+            "mark not closed?"
+        ) from error
+    if not rows and not ragged:
         raise InputError(f"{path}: the table has no patients")
-    doubled = raw["participant_id"][raw["participant_id"].duplicated()]
-    if len(doubled):
-        raise InputError(f"{path}: patient '{doubled.iloc[0]}' stands in more than one row")
-    return raw.set_index("participant_id")
+    table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=str)
+    return TextTable(table, tuple(ragged))
 
 
-def _check_rows(text: str, path: Path) -> None:
-    """Raise if columns are doubled, or a row has more or fewer fields than the header."""
-    rows = csv.reader(io.StringIO(text), delimiter="\t")
-    header = next(rows, [])
+def _read_text(path: Path) -> str:
+    """The text of a table; an `InputError` that says what is wrong with its size or encoding."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_TABLE_BYTES:
+            raise InputError(
+                f"{path}: {size / 1e6:,.0f} MB, too large for a table; allowed: "
+                f"{MAX_TABLE_BYTES // 1_000_000} MB"
+            )
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: {path.name} is missing") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(
+            f"{path}: is in UTF-16 (in Excel 'Unicode Text'); allowed: save the table as UTF-8"
+        )
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise InputError(f"{path}, line {line}: holds a zero byte; allowed: text in UTF-8")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line}: is not in UTF-8 (byte 0x{content[error.start]:02x}); allowed: save "
+            "the whole table as UTF-8"
+        ) from None
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not any(header):
+        raise InputError(f"{path}: not a readable tab-separated table (its first line is empty)")
     if "participant_id" not in header:
         for mark, name in ((",", "commas"), (";", "semicolons")):
-            if "participant_id" in [part.strip('"') for part in text.split("\n")[0].split(mark)]:
+            if "participant_id" in [part.strip(' "') for part in header[0].split(mark)]:
                 raise InputError(f"{path}: columns are separated by {name}; allowed: tabs")
-    for column in header:
-        if header.count(column) > 1:
-            raise InputError(f"{path}: column '{column}' stands in it twice")
-    for row in rows:
-        if row and len(row) != len(header):
-            raise InputError(
-                f"{path}, line {rows.line_num}: patient '{row[0]}' has {len(row)} fields; "
-                f"allowed: {len(header)}, as in the header"
-            )
+        raise InputError(f"{path}: column 'participant_id' is missing")
+    for name in header:
+        if header.count(name) > 1:
+            raise InputError(f"{path}: column {name!r} stands in it twice")
 
 
 def missing_codes(text: pd.Series) -> pd.Series:
     """The missing code of each value (``-99``, ``-98``, ``-97``), or "" where a value is present."""
-    code = text.str.strip().replace(MISSING_TOKENS)
-    return code.where(code.isin(list(MISSING_REASONS)), "")
+    position, distinct = _distinct(text)
+    codes = np.array([_missing_code(value) for value in distinct], dtype=object)
+    return pd.Series(codes[position], index=text.index, name=text.name, dtype=str)
+
+
+def _missing_code(value: object) -> str:
+    token = value.strip() if isinstance(value, str) else "no text"
+    code = MISSING_TOKENS.get(token, token)
+    return code if code in MISSING_REASONS else ""
+
+
+def _distinct(text: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """The distinct values of a column, and which of them stands in each row: few in a long table."""
+    position, distinct = pd.factorize(text, use_na_sentinel=False)
+    return position, pd.Series(distinct, dtype=str)
 
 
 def typed(raw: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
@@ -164,21 +271,71 @@ def typed(raw: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
         For a quantity that is not a number, naming patient, column and value.
     """
     columns = {}
-    for name in raw.columns:
-        if name not in dictionary:
-            continue
-        text = raw[name].str.strip()
-        present = missing_codes(raw[name]) == ""
-        if not dictionary[name].is_quantity:
-            columns[name] = text.where(present)
-            continue
-        numbers = pd.to_numeric(text.where(present), errors="coerce")
-        wrong = present & ~np.isfinite(numbers.fillna(np.inf))
-        if wrong.any():
-            patient = wrong.idxmax()
-            raise InputError(
-                f"participants.tsv: patient '{patient}', column '{name}': '{text[patient]}' is not "
-                f"a number; allowed: {dictionary[name].allowed}"
-            )
-        columns[name] = numbers.astype(float)
+    for name in [name for name in raw.columns if name in dictionary]:
+        position, distinct = _distinct(raw[name])
+        value = distinct.str.strip().where(missing_codes(distinct) == "")
+        if dictionary[name].is_quantity:
+            numbers = pd.to_numeric(value, errors="coerce").astype(float)
+            wrong = (value.notna() & ~np.isfinite(numbers)).to_numpy()[position]
+            if wrong.any():
+                first = int(wrong.argmax())
+                raise InputError(
+                    f"participants.tsv: patient '{raw.index[first]}', column '{name}': "
+                    f"{value[position[first]]!r} is not a number; allowed: {dictionary[name].allowed}"
+                )
+            value = numbers
+        columns[name] = value.array[position]
     return pd.DataFrame(columns, index=raw.index)
+
+
+def datetimes(text: pd.Series) -> pd.Series:
+    """Dates and times of text (``YYYY-MM-DD HH:MM``); NaT where it is none.
+
+    >>> datetimes(pd.Series(["2020-03-01 10:30", "1 March"])).isna().tolist()
+    [False, True]
+    """
+    value = text.str.strip()
+    written = value.where(value.str.fullmatch(DATETIME))
+    return pd.to_datetime(written, format="ISO8601", errors="coerce")
+
+
+def value_codes(text: pd.Series, field: Field) -> np.ndarray:
+    """A whole number for each value: the same for equal values however written, -1 where missing.
+
+    >>> from rlvo_lib.config import load_study
+    >>> from rlvo_lib.dictionary import load
+    >>> value_codes(pd.Series(["70", "70.0", "-99", "71"]), load(load_study().dictionary_path)["age"])
+    array([ 0,  0, -1,  1])
+    """
+    position, distinct = _distinct(text)
+    value = distinct.str.strip()
+    if field.is_quantity or field.type == "datetime":
+        as_read = pd.to_numeric(value, errors="coerce") if field.is_quantity else datetimes(value)
+        value = value.where(as_read.isna(), as_read.astype(str))
+    return pd.factorize(value.where(missing_codes(distinct) == ""))[0][position]
+
+
+def content_groups(raw: pd.DataFrame, dictionary: Dictionary) -> pd.Series:
+    """A number for each row of a text table: the same where all recorded content is the same.
+
+    Content is every column of the dictionary but identifiers and what is calculated from other columns;
+    values count as equal however written, and all reasons for a missing value as one. Rows with fewer
+    than five recorded quantities and dates are never grouped: too little to say that they are one
+    patient.
+
+    Returns
+    -------
+    Series of whole numbers with the index of ``raw``.
+    """
+    group = np.zeros(len(raw), dtype=np.int64)
+    recorded = np.zeros(len(raw), dtype=np.int64)
+    for name in raw.columns:
+        if name not in dictionary or dictionary[name].timing in ("ID", "DERIVED"):
+            continue
+        codes = value_codes(raw[name], dictionary[name])
+        group = pd.factorize(group * (len(raw) + 1) + codes)[0]  # codes lie in -1..len(raw)-1
+        if dictionary[name].is_quantity or dictionary[name].type == "datetime":
+            recorded += codes >= 0
+    few = recorded < SAME_CONTENT
+    group[few] = len(raw) + np.arange(len(raw))[few]
+    return pd.Series(pd.factorize(group)[0], index=raw.index)

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 #: Libraries whose version may change a number.
 LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "nibabel", "torch", "monai", "shap")
+
+#: What a spreadsheet runs: text that begins so (the wide forms count too, OWASP "CSV injection") ...
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+#: ... and is not a signed number, or an interval of numbers.
+_FIGURE = re.compile(r" *[+-][\d.][\d .,:;%±()\[\]–−-]*([eE][+-]?\d+)? *")
 
 
 @contextmanager
@@ -109,10 +115,51 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet may run a cell of this text as a formula.
+
+    >>> [is_formula(text) for text in ('=HYPERLINK("x")', "@SUM(A1)", "-0.5", "-3 [-5, 2]", "M1")]
+    [True, True, False, False, False]
+    """
+    return bool(_FORMULA.match(text)) and not _FIGURE.fullmatch(text)
+
+
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a tidy table without its index, atomically; floats read back to the same double."""
+    """Write a tidy table without its index, atomically; floats read back to the same double.
+
+    Text that a spreadsheet would run gets an apostrophe before it (`is_formula`), in cells and column
+    names. What is read back and written again is the same.
+    """
     with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        _harmless(frame).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """What `write_csv` writes, as text."""
+    return _harmless(frame).to_csv(index=False, lineterminator="\n")
+
+
+def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with every cell and column name of text as it may be written."""
+    import pandas as pd
+    from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
+
+    written = frame.copy(deep=False)
+    written.columns = [_harmless_cell(name) for name in frame.columns]
+    for position, dtype in enumerate(frame.dtypes):
+        if is_numeric_dtype(dtype) or is_bool_dtype(dtype) or is_datetime64_any_dtype(dtype):
+            continue
+        cells = [_harmless_cell(cell) for cell in frame.iloc[:, position]]
+        written.isetitem(position, pd.Series(cells, index=frame.index, dtype=object))
+    return written
+
+
+def _harmless_cell(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    # a lone carriage return is written unquoted, and what follows it would read as a row of its own
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{cell}" if is_formula(cell) else cell
 
 
 def read_csv(path: str | Path, **options: Any) -> pd.DataFrame:

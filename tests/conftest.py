@@ -27,7 +27,7 @@ def raw(study, words):
     n = 8
     text = {}
     for field in words.fields.values():
-        if field.timing == "DERIVED" or field.name == "participant_id":
+        if field.timing == "DERIVED" or (field.timing == "ID" and field.type != "datetime"):
             continue
         if field.is_categorical:
             text[field.name] = [list(field.choices)[i % len(field.choices)] for i in range(n)]
@@ -45,6 +45,8 @@ def raw(study, words):
     text["final_stenosis_pct"] = ["-98", "60", "20", "0", "10", "50", "0", "10"]
     text["rescue_type"] = ["0", "0", "2", "0", "0", "0", "0", "0"]
     text["tmax10_ml"], text["tmax6_ml"], text["tmax4_ml"] = ["10"] * n, ["50"] * n, ["90"] * n
+    text["core_ml"] = ["10"] * n
+    text["ivt_pre"], text["access_failure"], text["n_passes"] = ["0"] * n, ["0"] * n, ["1"] * n
     text["hir"], text["mismatch_ratio"] = ["0.2"] * n, ["5"] * n
     text["puncture_datetime"] = [f"2020-01-0{1 + i} 11:00" for i in range(n)]
     index = pd.Index([f"sub-{i:02d}" for i in range(n)], name="participant_id")

@@ -34,7 +34,10 @@ def contents(folder):
 def test_folder_is_a_valid_dataset_stamped_as_simulated(folder):
     study = config.load_study("rlvo")
     words = dictionary.load(study.dictionary_path)
-    assert validation.validate(folder, study, words).empty
+    faults = validation.validate(folder, study, words)
+    assert set(faults["severity"]) <= {"warning"}
+    clinical = tuple(rule.text for rule in study.consistency if rule.severity == "warning")
+    assert all(message.startswith(clinical) for message in faults["message"])
     loaded = load_dataset(folder, words)
     assert loaded.simulated
     assert len(loaded.table) == N

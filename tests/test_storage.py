@@ -51,6 +51,55 @@ def test_identifiers_stay_text(tmp_path):
     assert storage.read_csv(tmp_path / "p.csv")["participant_id"][0] == "007"
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('=HYPERLINK("http://x","y")', '\'=HYPERLINK("http://x","y")'),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        (" =1+1", "' =1+1"),
+        ("\t=1", "'\t=1"),
+        ("a\r=1", "a\n=1"),
+        ("＝1", "'＝1"),
+        ("-99", "-99"),
+        ("-0.5", "-0.5"),
+        ("-1.5e-05", "-1.5e-05"),
+        ("-3.0 [-5.0,2.0]", "-3.0 [-5.0,2.0]"),
+        ("sub-01", "sub-01"),
+        ("'=x", "'=x"),
+    ],
+)
+def test_a_written_cell_is_never_a_formula(tmp_path, text, written):
+    storage.write_csv(tmp_path / "t.csv", pd.DataFrame({"a": [text], text: ["b"], "n": [-0.5]}))
+    read = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
+    assert read["a"][0] == written and list(read) == ["a", written, "n"]
+    assert read["n"][0] == "-0.5"
+
+
+CELLS = st.text(st.sampled_from("=+-@\t\r\n' \"1.,ax"), max_size=6)
+
+
+@given(st.lists(st.one_of(CELLS, st.none()), min_size=1, max_size=5))
+def test_what_is_written_is_the_same_when_read_and_written_again(tmp_path_factory, cells):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    storage.write_csv(path, pd.DataFrame({"a": pd.Series(cells, dtype=object), "b": "x"}))
+    first = path.read_bytes()
+    read = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert len(read) == len(cells)
+    assert not [cell for cell in read["a"] if storage.is_formula(cell)]
+    storage.write_csv(path, read)
+    assert path.read_bytes() == first
+
+
+def test_the_table_given_is_not_changed_and_numbers_stay_as_they_are(tmp_path):
+    mixed = pd.Series([1, None, "=x"], dtype=object)
+    frame = pd.DataFrame({"a": mixed, "b": pd.Categorical(["-x", "y", "-x"])})
+    assert storage.csv_text(frame) == "a,b\n1,'-x\n,y\n'=x,'-x\n"
+    assert frame["a"].tolist() == [1, None, "=x"]
+    storage.write_csv(tmp_path / "t.csv", frame)
+    assert (tmp_path / "t.csv").read_text() == storage.csv_text(frame)
+
+
 def test_json_is_strict(tmp_path):
     storage.write_json(tmp_path / "a.json", {"b": [float("nan"), 1.5, (float("inf"),)], "c": None})
     assert storage.read_json(tmp_path / "a.json") == {"b": [None, 1.5, [None]], "c": None}

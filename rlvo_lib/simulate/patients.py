@@ -27,6 +27,7 @@ MIN_PATIENTS = 20
 
 # Largest lesion that a hemisphere within the perfusion slab can hold, in mL.
 MAX_TMAX6_ML, MAX_TMAX4_ML = 330.0, 430.0
+MAX_CORE_ML = 300.0  # the data dictionary's range
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -138,7 +139,7 @@ def _disease(lat: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     tmax4 = np.minimum(tmax4, np.maximum(MAX_TMAX4_ML, 1.05 * tmax6))
     late = np.log(lat["lkw_to_groin_min"]) - 5.6
     share = sigmoid(-2.05 - 0.60 * col + 1.125 * (hir - 0.4) + 0.25 * late + rng.normal(0, 0.95, n))
-    core = tmax6 * share
+    core = np.minimum(tmax6 * share, MAX_CORE_ML)
     core = np.where(rng.random(n) < sigmoid(-1.75 + 0.9 * col - 0.05 * core), 0.0, core)
     aspects = np.clip(np.round(9.7 - 0.026 * core - rng.exponential(0.55, n)), 0, 10)
     nihss = np.array([17.4, 16.1, 12.4])[site] - 0.8 * col + 0.9 * az

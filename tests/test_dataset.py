@@ -1,0 +1,236 @@
+import codecs
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvo_lib import dataset
+from rlvo_lib.config import InputError
+
+
+@pytest.fixture
+def write_table(raw, write_dataset):
+    """A function that writes bytes or text as the participants.tsv of a dataset folder."""
+    root = write_dataset(raw)
+
+    def write(content):
+        data = content if isinstance(content, bytes) else content.encode()
+        (root / "participants.tsv").write_bytes(data)
+        return root
+
+    return write
+
+
+def test_typed_names_patient_column_and_value(raw, write_dataset, words):
+    raw.loc["sub-05", "age"] = "seventy"
+    with pytest.raises(
+        InputError, match="patient 'sub-05', column 'age': 'seventy' is not a number"
+    ):
+        dataset.load_dataset(write_dataset(raw), words)
+
+
+def test_typed_values_and_missing_codes(words):
+    raw = pd.DataFrame({"age": [" 70 ", "-99", "n/a", "71.0"], "sex": ["1", "", " 0", "-99"]})
+    table = dataset.typed(raw.assign(shoe_size="43"), words)
+    assert table["age"].fillna(0).tolist() == [70, 0, 0, 71]
+    assert table["sex"].fillna("missing").tolist() == ["1", "missing", "0", "missing"]
+    assert list(table) == ["age", "sex"]
+    codes = dataset.missing_codes(pd.Series(["", "n/a", "-98", " -97 ", "0"], index=list("abcde")))
+    assert codes.to_dict() == {"a": "-99", "b": "-99", "c": "-98", "d": "-97", "e": ""}
+
+
+def test_infinity_is_no_number(words):
+    with pytest.raises(InputError, match="'inf' is not a number"):
+        dataset.typed(pd.DataFrame({"mismatch_ratio": ["inf"]}, index=["sub-1"]), words)
+
+
+def test_dataset_folder_faults(raw, write_dataset, words, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        dataset.load_dataset(tmp_path / "absent", words)
+    root = write_dataset(raw)
+    description = root / "dataset_description.json"
+    description.write_text(json.dumps({"Name": "x"}))
+    with pytest.raises(InputError, match="'simulated' is None; allowed: true or false"):
+        dataset.load_dataset(root, words)
+    description.write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        dataset.load_dataset(root, words)
+    description.unlink()
+    with pytest.raises(InputError, match=r"dataset_description\.json is missing"):
+        dataset.load_dataset(root, words)
+
+
+def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words):
+    root = write_dataset(raw, simulated=False)
+    assert dataset.load_dataset(root, words).kind == "real"
+    (root / "derivatives" / "truth").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds a simulator's truth; allowed: true"):
+        dataset.load_dataset(root, words)
+
+
+# ------------------------------------------------------------------------------- reading a table
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a readable tab-separated table"),  # an empty file
+        ("\n\n", "its first line is empty"),
+        ("participant_id\tage\n", "the table has no patients"),  # a header only
+        ("age\n60\n", "column 'participant_id' is missing"),
+        ("participant_id\tage\nsub-1\t60\nsub-1\t61\n", "'sub-1' stands in more than one row"),
+        ("participant_id\tage\nsub-1\t60\n\nsub-1\t61\n", r"lines 2 and 4"),
+        (
+            "participant_id\tage\tsex\nsub-1\t60\n",
+            "line 2: patient 'sub-1' has 2 fields; allowed: 3",
+        ),
+        ("participant_id\tage\nsub-1\t60\t1\n", "line 2: patient 'sub-1' has 3 fields; allowed: 2"),
+        ("participant_id\tage\tage\nsub-1\t60\t1\n", "column 'age' stands in it twice"),
+        ("participant_id\tage\t age\nsub-1\t60\t1\n", "column 'age' stands in it twice"),
+        ("participant_id,age\nsub-1,60\n", "separated by commas; allowed: tabs"),
+        ('"participant_id";"age"\nsub-1;60\n', "separated by semicolons; allowed: tabs"),
+        ('participant_id\tcentre\nsub-1\t"A\nsub-2\tB\n' + "x" * 200_000, "quotation mark not clo"),
+    ],
+)
+def test_table_faults(write_table, words, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        dataset.load_dataset(write_table(text), words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_is_named(write_table, words):
+    root = write_table("")
+    (root / "participants.tsv").unlink()
+    with pytest.raises(InputError, match=r"participants\.tsv is missing"):
+        dataset.load_dataset(root, words)
+
+
+def test_a_byte_order_mark_is_accepted(write_table, words):
+    content = codecs.BOM_UTF8 + b"participant_id\tcentre\r\nsub-1\tM\xc3\xa1laga\r\n"
+    loaded = dataset.load_dataset(write_table(content), words)
+    assert loaded.table["centre"].to_dict() == {"sub-1": "Málaga"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_gets_its_own_advice(write_table, words, encoding):
+    mark = codecs.BOM_UTF16_LE if encoding.endswith("le") else codecs.BOM_UTF16_BE
+    text = "participant_id\tage\nsub-1\t60\n".encode(encoding)
+    with pytest.raises(InputError, match="in UTF-16 .*allowed: save the table as UTF-8"):
+        dataset.load_dataset(write_table(mark + text), words)
+    with pytest.raises(InputError, match="line 1: holds a zero byte"):
+        dataset.load_dataset(write_table(text), words)
+
+
+def test_mixed_encodings_name_the_first_line_that_is_not_utf_8(write_table, words):
+    content = "participant_id\tcentre\nsub-1\tMálaga\n".encode() + "sub-2\tCórdoba\n".encode(
+        "latin-1"
+    )
+    with pytest.raises(InputError, match=r"line 3: is not in UTF-8 \(byte 0xf3\)"):
+        dataset.load_dataset(write_table(content), words)
+
+
+def test_two_gigabytes_of_commas_are_refused_before_they_are_read(write_table, words, monkeypatch):
+    root = write_table(",,,,\n")
+    with open(root / "participants.tsv", "r+b") as handle:
+        handle.truncate(2_000_000_000)  # a sparse file: takes no room
+
+    def refuse(*_):
+        raise AssertionError("the file is read")
+
+    monkeypatch.setattr(dataset.Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match="2,000 MB, too large for a table; allowed: 200 MB"):
+        dataset.load_dataset(root, words)
+
+
+def test_rows_keep_the_lines_they_begin_on(write_table):
+    text = 'participant_id\tcentre\nsub-1\t"A\nB"\n\nsub-2\tC\nsub-3\nsub-4\tD\r\n'
+    table = dataset.read_table(write_table(text))
+    assert table.rows.index.tolist() == [2, 5, 7]
+    assert table.rows["centre"].tolist() == ["A\nB", "C", "D"]
+    assert table.ragged == ((6, "sub-3", 1),) and table.width == 2
+
+
+def test_a_row_of_nothing_but_tabs_is_a_patient_without_a_name(write_table):
+    table = dataset.read_table(write_table("participant_id\tage\n\t\n"))
+    assert table.rows["participant_id"].tolist() == [""]
+
+
+def test_names_of_columns_may_have_spaces_around_them(write_table, words):
+    loaded = dataset.load_dataset(write_table("participant_id\t age \nsub-1\t 60 \n"), words)
+    assert loaded.table["age"].tolist() == [60]
+
+
+@pytest.mark.parametrize("name", ["../sub-1", "sub-1/../..", "sub 1", "sub-1 ", "/etc/passwd", ""])
+def test_an_identifier_that_leads_elsewhere_is_never_part_of_a_path(tmp_path, name, words):
+    with pytest.raises(InputError, match="allowed: sub- and letters or digits"):
+        dataset.scan_path(tmp_path, name, "ncct")
+    empty = pd.DataFrame()
+    data = dataset.Dataset(tmp_path, "x", True, empty, empty)
+    with pytest.raises(InputError, match="allowed: sub- and letters or digits"):
+        data.scan(name, "ncct")
+
+
+def test_a_scan_is_found_or_is_none(tmp_path):
+    path = dataset.scan_path(tmp_path, "sub-1", "tmax")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    data = dataset.Dataset(tmp_path, "x", True, pd.DataFrame(), pd.DataFrame())
+    assert data.scan("sub-1", "tmax") == path and data.scan("sub-1", "cta") is None
+
+
+# ---------------------------------------------------------------------------------------- content
+
+
+def test_dates_are_read_strictly():
+    text = pd.Series(["2020-03-01 10:30", "2020-03-01T10:30:05", " 2020-03-01 ", "2020-13-01",
+                      "20200301", "2020", "01/03/2020", "2020-03-01 10:30+02:00", ""])  # fmt: skip
+    assert dataset.datetimes(text).notna().tolist() == [True] * 3 + [False] * 6
+
+
+def test_the_same_content_under_two_names_is_one_group(raw, words):
+    twin = raw.loc[["sub-03"]].rename(index={"sub-03": "sub-99"})
+    twin[["age", "core_ml", "sex"]] = [
+        f"{raw.loc['sub-03', 'age']}.0",
+        " 10.00",
+        raw.loc["sub-03", "sex"] + " ",
+    ]
+    twin["scan_datetime"], twin["hir"] = "2021-01-01 10:00", "0.20"  # ID and calculated: no content
+    both = pd.concat([raw, twin])
+    group = dataset.content_groups(both.assign(note=range(9)), words)
+    assert group["sub-99"] == group["sub-03"] and group.nunique() == 8
+    twin["age"] = "18"
+    assert dataset.content_groups(pd.concat([raw, twin]), words).nunique() == 9
+
+
+def test_reasons_for_a_missing_value_are_no_content(raw, words):
+    twin = raw.loc[["sub-03"]].rename(index={"sub-03": "sub-99"})
+    raw.loc["sub-03", "core_ml"], twin["core_ml"] = "-99", "-97"
+    assert dataset.content_groups(pd.concat([raw, twin]), words).nunique() == 8
+
+
+def test_too_little_content_makes_no_group(words):
+    four = {"age": "70", "nihss_adm": "10", "sbp_adm": "140", "glucose_adm": "120", "sex": "1"}
+    raw = pd.DataFrame([four | {"core_ml": "-99"}] * 2, index=["sub-1", "sub-2"])
+    assert dataset.content_groups(raw, words).tolist() == [0, 1]
+    assert dataset.content_groups(raw.assign(core_ml="5"), words).tolist() == [0, 0]
+
+
+@given(st.lists(st.sampled_from(["70", "70.0", " 7e1", "71", "-99", "", "n/a", "x"]), min_size=1))
+def test_value_codes_are_equal_where_values_are(words, text):
+    codes = dataset.value_codes(pd.Series(text), words["age"])
+    read = [{"70": 1, "70.0": 1, "7e1": 1, "71": 2, "x": 3}.get(t.strip(), 0) for t in text]
+    for a, code in zip(read, codes, strict=True):
+        assert (code == -1) == (a == 0)
+        assert [code == other for other in codes] == [a == other for other in read]
+
+
+def test_grouping_ten_thousand_rows_compares_no_pairs(words):
+    rng = np.random.default_rng(0)
+    columns = ["age", "nihss_adm", "sbp_adm", "glucose_adm", "core_ml"]
+    raw = pd.DataFrame({c: rng.integers(0, 40, 10_000).astype(str) for c in columns})
+    expected = raw.groupby(columns).ngroup()
+    group = dataset.content_groups(raw, words)
+    assert pd.factorize(group)[0].tolist() == pd.factorize(expected)[0].tolist()
