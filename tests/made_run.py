@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import dictionary, figures, report, results, storage, verify
+from rlvo_lib.cohort import freeze_split
 
 ARMS = {"clinical_logistic": 1.0, "ncct": 0.2, "imaging": 0.1, "concat": 0.8, "daft": 1.2}
 
@@ -125,14 +126,20 @@ def _write_cohort(run, study, predictions):
         frame[name] = [values[(7 * i) % len(values)] for i in range(len(ids))]
     frame["etici_final"] = np.where(y == 1, "1", "3")
     frame["final_stenosis_pct"], frame["rescue_type"] = "10", "0"
+    frame["admit_year"], frame["occl_site_cta"] = "2020", "3"
+    frame["access_failure"], frame["cervical_stent"] = "0", "0"
+    frame["age"] = [str(50 + i % 40) for i in range(len(ids))]
     cohort = pd.DataFrame(frame).assign(
-        **{study.outcome: y.astype(str).to_numpy()}, included="1", exclusion=""
+        **{study.outcome: y.astype(str).to_numpy()}, scans="ncct cta", included="1", exclusion=""
     )
     cohort.loc[3, "glucose_adm"] = "-99"
-    storage.write_csv(run / "cohort.csv", cohort)
+    child = cohort.iloc[[0]].assign(
+        participant_id="sub-child", age="17", included="0", exclusion="adult"
+    )
+    cohort = pd.concat([cohort, child], ignore_index=True)
     fold = predictions.query("arm == 'daft' and partition == 'out-of-fold'")
     fold = fold.set_index("participant_id")["fold"]
     split = pd.DataFrame({"participant_id": ids})
     split["partition"] = ["train" if i in fold.index else "test" for i in ids]
     split["fold"] = [str(fold.get(i, "")) for i in ids]
-    storage.write_csv(run / "split.csv", split)
+    freeze_split(cohort, split, run, plan={"seed": 0}, replace=False)

@@ -91,7 +91,8 @@ def test_what_cannot_be_saved_is_named(tmp_path, name, frame, data, words):
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     def save(folder):
-        figure = figures.missingness_bars(pd.DataFrame({"variable": ["hir"], "share": [0.2]}))
+        shares = dict.fromkeys(["share", "share_without", "share_with_outcome"], [0.2])
+        figure = figures.missingness_bars(pd.DataFrame({"variable": ["hir"]} | shares))
         return report.save_figure(
             tmp_path / folder, "missing", figure, data="simulated", caption="Missing"
         )
@@ -123,7 +124,7 @@ def test_provenance_names_everything_and_no_place(made, study):
     assert content["settings"]["data"] == "data"  # the last part of an absolute path
     assert "/home" not in text and str(made) not in text
     assert content["expected"]["split"] == {"test": 24, "train": 48}
-    assert content["expected"]["cohort"] == 72
+    assert content["expected"]["cohort"] == 73 and content["expected"]["included"] == 72
     assert content["expected"]["predictions"]["daft / test / 0 / 1"] == 24
     assert "numpy" in content["software"]["packages"] and content["software"]["python"]
     assert content["files"]["predictions.csv"] == storage.digest(made / "predictions.csv")

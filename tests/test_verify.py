@@ -278,3 +278,9 @@ def test_numbers_agree_to_a_billionth_and_whole_numbers_exactly(tmp_path):
     assert differs("118", 117) and not differs("118", 118)
     assert differs("", 0.1) and not differs("", np.nan)
     assert differs("imaging", "imagine")
+
+
+def test_a_frozen_cohort_that_was_edited_is_named(run):
+    edit(run / "cohort.csv", lambda t: t.assign(age="77"))
+    wrong = found(run)
+    assert (wrong["what"] == "frozen split").any()

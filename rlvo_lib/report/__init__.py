@@ -8,7 +8,13 @@ absolute path or needs the network to be read.
 from rlvo_lib.report.figure_files import save_figure
 from rlvo_lib.report.page import page_digests, render_notebook, write_index
 from rlvo_lib.report.page_check import page_differences
-from rlvo_lib.report.provenance import DIGESTED, digests, expected_counts, write_provenance
+from rlvo_lib.report.provenance import (
+    DIGESTED,
+    digests,
+    expected_counts,
+    run_study,
+    write_provenance,
+)
 from rlvo_lib.report.table_files import (
     SIMULATED,
     html_table,
@@ -32,6 +38,7 @@ __all__ = [
     "render_html",
     "render_notebook",
     "render_tex",
+    "run_study",
     "save_figure",
     "save_table",
     "stamp_text",

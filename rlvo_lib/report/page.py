@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlvo_lib import config, storage
+from rlvo_lib import storage
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.report.figure_files import read_description
-from rlvo_lib.report.provenance import digests
+from rlvo_lib.report.provenance import digests, run_study
 from rlvo_lib.report.table_files import (
     cell,
     html_table,
@@ -27,7 +27,7 @@ LONGEST_SHOWN = 130  # rows; longer tables are linked
 #: The order in which tables and figures are shown, by how their names begin; others follow by name.
 ORDER = (
     "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
-    "flow", "split_counts", "label_overlap", "table1", "missingness", "performance", "out_of_fold", "no_skill",
+    "flow", "exclusions", "split_counts", "label", "table1", "missingness", "predictor_screen", "performance", "out_of_fold", "no_skill",
 )  # fmt: skip
 #: What ``pages.json`` holds the digests of, as glob patterns inside the run folder.
 PAGES = ("index.html", "notebooks/*.html", "notebooks/*.ipynb")
@@ -105,7 +105,7 @@ def _data(run: Path) -> str:
 def _study(run: Path) -> Study:
     if not (run / "study.toml").exists():
         raise InputError(f"{run}: not a finished run folder (no study.toml in it)")
-    return config.read_study(run / "study.toml")
+    return run_study(run, storage.read_json(run / "run.json"))
 
 
 def _rank(path: Path) -> tuple[int, str]:

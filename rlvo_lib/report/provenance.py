@@ -14,13 +14,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rlvo_lib import __version__, storage
-from rlvo_lib.config import Settings, Study, project_root
+from rlvo_lib.config import MAIN, Settings, Study, project_root, read_study
 from rlvo_lib.report.table_files import read_text_table, stamp_text
 
 DISTRIBUTION = "rlvo-repro"
 #: Files whose content `digests` records, as glob patterns inside the run folder.
 DIGESTED = (
-    "*.csv", "study.toml", "tables/*.csv", "tables/*.html", "tables/*.tex", "attributions/**/*",
+    "*.csv", "study.toml", "split.json", "tables/*.csv", "tables/*.html", "tables/*.tex", "attributions/**/*",
     "figures/**/*",
 )  # fmt: skip
 
@@ -68,6 +68,12 @@ def write_provenance(
     }
     storage.write_json(run / "run.json", content)
     return run / "run.json"
+
+
+def run_study(run: str | Path, info: Mapping[str, Any]) -> Study:
+    """The study file that a run keeps, under the outcome definition that its ``run.json`` names."""
+    definition = info["settings"].get("outcome_definition", MAIN)
+    return read_study(Path(run) / "study.toml").under(definition)
 
 
 def expected_counts(run: str | Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvo_lib.config import InputError, Study
+from rlvo_lib.config import MAIN, InputError, Study
 from rlvo_lib.metrics import hanley_mcneil_se
 
 NOT_REPRODUCIBLE = "not reproducible without the cohort"
@@ -56,7 +56,7 @@ def claims(study: Study, tables: Mapping[str, pd.DataFrame], *, data: str) -> pd
 
     On simulated data a performance or attribution claim is always "not reproducible without the
     cohort", whatever the numbers are. On real data a count that is not the published one is of
-    "another cohort".
+    "another cohort". Under a sensitivity definition of the outcome only arithmetic is judged.
 
     Parameters
     ----------
@@ -70,6 +70,11 @@ def claims(study: Study, tables: Mapping[str, pd.DataFrame], *, data: str) -> pd
     if data not in ("simulated", "real"):
         raise InputError(f"claims: data is '{data}'; allowed: simulated, real")
     rows = [_judge(claim, tables, data) for claim in study.claims]
+    if study.definition != MAIN:
+        reason = f"outcome definition '{study.definition}' is not the published one"
+        for row in rows:
+            if row["kind"] != "arithmetic":
+                row |= {"verdict": "not testable", "reason": reason}
     return pd.DataFrame(rows, columns=list(COLUMNS)).assign(data=data)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.config import InputError, Study
+from rlvo_lib.config import MAIN, InputError, Study
 
 PUBLISHED = "published, another cohort"
 
@@ -34,7 +34,8 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
 
     First the rows that the paper printed, then every arm of the ladder. A published row with
     ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC. The F1 of
-    flagging everyone is that among the row's own n patients.
+    flagging everyone is that among the row's own n patients. Under a sensitivity definition of the
+    outcome nothing published stands beside ours: it is another outcome.
 
     Returns
     -------
@@ -50,7 +51,7 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
         arm = best_arm(out_of_fold, study, group) if group and _any_ran(study, group, ran) else name
         if arm in ran:
             model = str(entry.get("label", study.arms[arm].label))
-            rows.append(_row(model, arm, by, entry))
+            rows.append(_row(model, arm, by, entry if study.definition == MAIN else {}))
     rows += [_row(_label(study, arm), arm, by, {}) for arm in ran]
     return pd.DataFrame(rows)
 

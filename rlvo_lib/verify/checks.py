@@ -1,0 +1,268 @@
+"""The checks of a run: files, predictions, thresholds, tables, claims, maps and pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo_lib import cohort, report, results, storage
+from rlvo_lib.config import InputError
+from rlvo_lib.report.table_files import read_text_table
+from rlvo_lib.verify.cells import compare, row
+from rlvo_lib.verify.run import BUILDERS, Run
+
+NEEDS_DATASET, ABSENT = "needs dataset", "absent"
+COLUMNS = ["what", "where", "stored", "recomputed", "verdict"]
+
+
+def verify_run(run_dir: str | Path) -> pd.DataFrame:
+    """Check a run folder: files, predictions, thresholds, tables, the ledger of claims and the page.
+
+    Returns
+    -------
+    DataFrame with what, where (file, row and column), stored, recomputed, verdict: ``agree``,
+    ``differ``, ``needs dataset`` (not made from the run's files, so not checked) or ``absent`` (the
+    run was made without its page).
+
+    Raises
+    ------
+    InputError
+        If the folder is not a finished run.
+    """
+    run = Run(Path(run_dir))
+    rows = [*_files(run), *_predictions(run), *_thresholds(run), *_tables(run), *_claims(run)]
+    return pd.DataFrame([*rows, *_maps(run), *_pages(run)], columns=COLUMNS)
+
+
+# ------------------------------------------------------------------------- files and predictions
+
+
+def _files(run: Run) -> list[tuple]:
+    """The content of every small file against the digests that the run recorded."""
+    rows = _contents(run.info.get("files", {}), report.digests(run.root))
+    if (run.root / "split.json").exists():
+        rows += _attempt("frozen split", "split.json", lambda: _frozen(run.root))
+    expected, counted = run.info.get("expected", {}), report.expected_counts(run.root)
+    for name in sorted(set(expected) | set(counted)):
+        before, after = expected.get(name, "not recorded"), counted.get(name, "missing")
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+            for k in changed:
+                rows.append(
+                    row(
+                        "number of patients",
+                        f"{name}: {k}",
+                        before.get(k, 0),
+                        after.get(k, 0),
+                        False,
+                    )
+                )
+            if not changed:
+                rows.append(
+                    row("number of patients", name, f"{len(before)} groups", "the same", True)
+                )
+        else:
+            rows.append(row("number of patients", name, before, after, before == after))
+    return rows
+
+
+def _frozen(root: Path) -> list[tuple]:
+    """Cohort and split as they were when the split was drawn."""
+    kept = storage.read_json(root / "split.json")["sha256"]
+    now = {name: storage.digest(root / name) for name in kept if (root / name).exists()}
+    return [
+        row(
+            "frozen split",
+            name,
+            before[:16],
+            now.get(name, "missing")[:16],
+            before == now.get(name),
+        )
+        for name, before in kept.items()
+    ]
+
+
+def _contents(stored: dict[str, str], now: dict[str, str]) -> list[tuple]:
+    rows = []
+    for name in sorted(set(stored) | set(now)):
+        before, after = stored.get(name, "not recorded"), now.get(name, "missing")
+        rows.append(row("file content", name, before[:16], after[:16], before == after))
+    return rows
+
+
+def _attempt(what: str, where: str, check: Callable[[], list[tuple]]) -> list[tuple]:
+    """The rows of a check; a file it cannot use is a difference, not a crash."""
+    try:
+        return check()
+    except InputError as error:
+        return [row(what, where, "unusable", str(error), False)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [row(what, where, "unusable", f"{type(error).__name__}: {error}", False)]
+
+
+def _predictions(run: Run) -> list[tuple]:
+    return _attempt("predictions", "predictions.csv", lambda: _check_predictions(run))
+
+
+def _check_predictions(run: Run) -> list[tuple]:
+    frame = results.check_predictions(run.predictions)
+    where = "predictions.csv"
+    rows = [
+        row(
+            "predictions are complete and unique",
+            where,
+            f"{len(frame)} rows",
+            "as they should",
+            True,
+        )
+    ]
+    split = run.split.set_index("participant_id")
+    label = cohort.labels(run.cohort, run.study)
+    ids = frame["participant_id"]
+    claimed = frame["partition"].map({"out-of-fold": "train", "test": "test"})
+    held_out = frame["partition"] == "out-of-fold"
+    facts = {
+        "patients are in the split": (ids, ids.where(ids.isin(split.index), "not in split.csv")),
+        "partition is that of the split": (claimed, ids.map(split["partition"])),
+        "out-of-fold means not trained on": (
+            frame.loc[held_out, "fold"].astype(str), ids[held_out].map(split["fold"]),
+        ),
+        "label is the cohort's": (frame["y_true"], ids.map(label)),
+    }  # fmt: skip
+    for what, (stored, expected) in facts.items():
+        wrong = stored.ne(expected)
+        if wrong.any():
+            first = wrong.idxmax()
+            place = f"{where}: patient {ids[first]}, arm {frame.at[first, 'arm']}"
+            rows.append(
+                row(what, place, stored[first], f"{expected[first]} ({wrong.sum()} rows)", False)
+            )
+        else:
+            rows.append(row(what, where, f"{len(stored)} rows", "the same", True))
+    parts = {"out-of-fold": "train", "test": "test"}
+    for (partition, arm, seed), group in frame.groupby(["partition", "arm", "seed"]):
+        members = set(split.index[split["partition"] == parts[partition]])
+        if partition == "out-of-fold" and group["participant_id"].duplicated().any():
+            rows.append(
+                row(
+                    "each patient once out of fold",
+                    f"{where}: {arm}, seed {seed}",
+                    "twice",
+                    "once",
+                    False,
+                )
+            )
+        if not set(group["participant_id"]) <= members:
+            rows.append(
+                row(
+                    "patients of the partition", f"{where}: {arm}, {partition}", "others", "", False
+                )
+            )
+    return rows
+
+
+def _thresholds(run: Run) -> list[tuple]:
+    def check() -> list[tuple]:
+        rule = run.study.threshold
+        chosen = results.choose_thresholds(
+            run.predictions, rule=rule["rule"], chosen_on=rule["chosen_on"]
+        )
+        return compare(run.root / "thresholds.csv", chosen, "thresholds.csv")
+
+    return _attempt("threshold", "thresholds.csv", check)
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def _tables(run: Run) -> list[tuple]:
+    rows = []
+    for path in sorted((run.root / "tables").glob("*.csv")):
+        where = f"tables/{path.name}"
+        if path.stem in BUILDERS:
+            rows += _attempt(
+                "table", where, lambda p=path, w=where: compare(p, run.table(p.stem), w)
+            )
+        else:
+            rows.append(("table", where, "", "not made from the run's files", NEEDS_DATASET))
+        rows += _attempt("rendering", where, lambda p=path: _renderings(p, run.data))
+    return rows
+
+
+def _renderings(path: Path, data: str) -> list[tuple]:
+    """The HTML and LaTeX of a table say what its CSV says."""
+    text, page = read_text_table(path), path.with_suffix(".html")
+    caption = report.read_caption(page)
+    expected = {
+        page: report.html_table(text, caption),
+        path.with_suffix(".tex"): report.render_tex(text, caption, name=path.stem),
+    }
+    rows = []
+    for file, wanted in expected.items():
+        found = file.read_text("utf-8") if file.exists() else ""
+        table = re.search(r"<table>.*</table>", found, re.S) if file == page else None
+        same = (table.group() if table else found) == wanted
+        stored = "as the CSV" if same else "other text"
+        rows.append(row("rendering", f"tables/{file.name}", stored, "as the CSV", same))
+    stamped = data != "simulated" or caption.startswith(report.SIMULATED)
+    rows.append(row("stamp", f"tables/{page.name}", caption[:40], report.stamp_text(data), stamped))
+    return rows
+
+
+def _claims(run: Run) -> list[tuple]:
+    if not (run.root / "claims.csv").exists():
+        return []
+
+    def check() -> list[tuple]:
+        made = {p.stem for p in (run.root / "tables").glob("*.csv")} & set(BUILDERS)
+        tables = {name: run.table(name) for name in sorted(made)}
+        return compare(
+            run.root / "claims.csv", results.claims(run.study, tables, data=run.data), "claims.csv"
+        )
+
+    return _attempt("claims", "claims.csv", check)
+
+
+# -------------------------------------------------------------------------- maps and pages
+
+
+def _maps(run: Run) -> list[tuple]:
+    """The maps in the folder are those of ``attributions/maps.csv``: none missing, none left over."""
+
+    def check() -> list[tuple]:
+        table = run.root / "attributions" / "maps.csv"
+        named = set(storage.read_csv(table)["map"]) if table.exists() else set()
+        folder = (run.root / "attributions" / "maps").glob("*")
+        there = {p.relative_to(run.root).as_posix() for p in folder if not p.name.startswith(".")}
+        words = {True: "there", False: "not there"}, {True: "in maps.csv", False: "not in maps.csv"}
+        return [
+            row(
+                "map", name, words[0][name in there], words[1][name in named], name in there & named
+            )
+            for name in sorted(there | named)
+        ]
+
+    return _attempt("map", "attributions/maps.csv", check)
+
+
+def _pages(run: Run) -> list[tuple]:
+    """The page shows the numbers of the files; pages and notebooks are as ``pages.json`` says."""
+    page, record = run.root / "index.html", run.root / "pages.json"
+    if not page.exists() and not record.exists():
+        return [("page", "index.html", "", "this run was made without its page", ABSENT)]
+
+    def digests() -> list[tuple]:
+        if not record.exists():
+            return [row("file content", "pages.json", "missing", "digests of the pages", False)]
+        return _contents(storage.read_json(record)["files"], report.page_digests(run.root))
+
+    def numbers() -> list[tuple]:
+        if not page.exists():
+            return [row("page", "index.html", "missing", "the page", False)]
+        found = [row("page", *cells, False) for cells in report.page_differences(run.root)]
+        return found or [row("page", "index.html: tables", "as the files", "as the files", True)]
+
+    return _attempt("file content", "pages.json", digests) + _attempt("page", "index.html", numbers)

@@ -1,0 +1,136 @@
+"""The small files of a run folder, and how each of its tables is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo_lib import cohort, dictionary, report, results, storage
+from rlvo_lib.config import InputError, Study
+
+
+@dataclass(frozen=True)
+class Run:
+    """The small files of a run folder, each read once."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        if not (self.root / "run.json").is_file():
+            raise InputError(f"{self.root}: not a finished run folder (no run.json in it)")
+
+    @cached_property
+    def info(self) -> dict:
+        """``run.json``."""
+        try:
+            content = storage.read_json(self.root / "run.json")
+            report.stamp_text(content["data"])
+            return content
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.root / 'run.json'}: not readable ({error})") from error
+
+    @property
+    def data(self) -> str:
+        """``simulated`` or ``real``."""
+        return self.info["data"]
+
+    @property
+    def resampling(self) -> dict[str, int]:
+        """Number and seed of the bootstrap resamples."""
+        settings = self.info["settings"]
+        return {"resamples": int(settings["bootstrap_resamples"]), "seed": int(settings["seed"])}
+
+    @cached_property
+    def study(self) -> Study:
+        """The study file as it was when the run was made, under the run's outcome definition."""
+        return report.run_study(self.root, self.info)
+
+    @cached_property
+    def dictionary(self) -> dictionary.Dictionary:
+        """The data dictionary as it was when the run was made."""
+        return dictionary.load(self.root / "data_dictionary.csv")
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """``predictions.csv``."""
+        return storage.read_csv(self.root / "predictions.csv")
+
+    @cached_property
+    def thresholds(self) -> pd.DataFrame:
+        """``thresholds.csv``."""
+        return storage.read_csv(self.root / "thresholds.csv")
+
+    @cached_property
+    def cohort(self) -> pd.DataFrame:
+        """``cohort.csv``, as text."""
+        return cohort.read_frame(self.root)
+
+    @cached_property
+    def split(self) -> pd.DataFrame:
+        """``split.csv``, as text."""
+        return cohort.read_split(self.root / "split.csv")
+
+    @cached_property
+    def shap(self) -> pd.DataFrame:
+        """``attributions/shap.csv``."""
+        return storage.read_csv(self.root / "attributions" / "shap.csv")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table recomputed from the files (not read from ``tables``), made once."""
+        if name not in self._tables:
+            self._tables[name] = report.with_data(BUILDERS[name](self), self.data)
+        return self._tables[name]
+
+    @cached_property
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+
+#: Table of a run -> how it is made from the run's files.
+BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
+    "flow": lambda run: cohort.flow(run.cohort, run.study),
+    "exclusions": lambda run: cohort.exclusions(run.cohort, run.study),
+    "split_counts": lambda run: cohort.split_counts(run.cohort, run.split, run.study),
+    "table1": lambda run: cohort.table1(
+        run.cohort, run.split, run.study, run.dictionary, by="label"
+    ),
+    "table1_partition": lambda run: cohort.table1(
+        run.cohort, run.split, run.study, run.dictionary, by="partition"
+    ),
+    "missingness": lambda run: cohort.missingness(run.cohort, run.study, run.dictionary),
+    "label_overlap": lambda run: cohort.label_overlap(run.cohort, run.study, run.dictionary),
+    "label_sources": lambda run: cohort.label_sources(run.cohort, run.study, run.dictionary),
+    "label_bounds": lambda run: cohort.label_bounds(run.cohort, run.study),
+    "label_definitions": lambda run: cohort.label_definitions(
+        run.cohort, run.study, run.dictionary
+    ),
+    "predictor_screen": lambda run: cohort.screen_predictors(
+        run.cohort, run.split, run.study, run.dictionary
+    ),
+    "performance": lambda run: results.performance(
+        run.predictions, run.thresholds, run.study, data=run.data, **run.resampling
+    ),
+    "out_of_fold": lambda run: results.out_of_fold(
+        run.predictions, run.thresholds, run.study, data=run.data, **run.resampling
+    ),
+    "no_skill": lambda run: results.no_skill(run.predictions, data=run.data),
+    "paper": lambda run: results.paper_table(
+        run.table("performance"), run.table("out_of_fold"), run.study
+    ),
+    "comparisons": lambda run: results.comparisons(run.predictions, run.study, data=run.data),
+    "calibration": lambda run: results.calibration_table(run.predictions, run.study, data=run.data),
+    "calibration_points": lambda run: results.calibration_points(
+        run.predictions, run.study, data=run.data
+    ),
+    "roc_points": lambda run: results.roc_points(run.predictions, run.study, data=run.data),
+    "risk_distribution": lambda run: results.risk_distribution(
+        run.predictions, run.study, data=run.data
+    ),
+    "shap_importance": lambda run: results.shap_importance(
+        run.shap, data=run.data, **run.resampling
+    ),
+}
