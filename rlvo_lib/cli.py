@@ -7,6 +7,7 @@ carried out, with one line on the error stream that says why.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def validate(
 ) -> None:
     """Check a dataset folder: every fault with its patient, file or column, and what is allowed.
 
+    The table on the screen lists at most 50 faults of a kind, errors first; --json writes all.
     Of the scans the headers are checked; --read-scans reads them whole.
 
     Exit status: 0 no errors (warnings may be), 1 errors, 2 the folder cannot be read.
@@ -74,14 +76,56 @@ def validate(
     )
     if json:
         storage.write_json(json, faults.to_dict("records"))
-    for fault in faults.itertuples():
-        patient = f"{fault.participant_id}: " if fault.participant_id else ""
-        typer.echo(
-            f"{fault.severity}: {patient}{fault.where}: {fault.message}; allowed: {fault.allowed}"
-        )
-    errors = int((faults["severity"] == "error").sum())
-    typer.echo(f"{dataset}: {errors} errors, {len(faults) - errors} warnings")
-    raise typer.Exit(1 if errors else 0)
+    typer.echo(validation.show(faults, str(dataset)))
+    raise typer.Exit(1 if (faults["severity"] == "error").any() else 0)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="REDCap CSV export, CSV, TSV or Excel (.xlsx).")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write into; scans in it stay.")],
+    map_: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="Which column is which (TOML); left out: the columns have the dictionary's names.",
+        ),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Study whose data dictionary applies.")] = "rlvo",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over a table that differs.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Also write to this JSON file what could not be read, or all faults."),
+    ] = None,
+) -> None:
+    """Make a dataset folder from a hospital's table, count every conversion, and check the result.
+
+    docs/import.md explains the map. The report lies in DATASET/derivatives/import. A value that cannot
+    be read stops the import, with its row and column; all such values are listed.
+
+    Exit status: 0 imported, no errors; 1 imported, but what was imported has errors; 2 not imported,
+    nothing was written.
+    """
+    from rlvo_lib import dictionary, intake, storage, validation
+    from rlvo_lib.config import load_study
+
+    plan = load_study(study)
+    words = dictionary.load(plan.dictionary_path)
+    try:
+        report = intake.import_table(file, out, plan, words, map_path=map_, replace=replace)
+    except intake.UnmappedError as error:
+        if json:
+            storage.write_json(json, intake.problem_records(error.problems))
+        typer.echo(intake.show_problems(error.problems))
+        raise
+    typer.echo(intake.show_report(report, str(file)))
+    faults = validation.validate(out, plan, words)
+    if json:
+        storage.write_json(json, faults.to_dict("records"))
+    typer.echo(validation.show(faults, str(out)))
+    raise typer.Exit(1 if (faults["severity"] == "error").any() else 0)
 
 
 @app.command()
@@ -205,6 +249,10 @@ def verify(
 
 def main() -> None:
     """Run the command; a fault of the input becomes one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a screen that lacks a letter shows ? in its place
+            stream.reconfigure(errors="replace")
     try:
         app()
     except InputError as error:
