@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference bench dictionary lock clean
+        notebooks-refresh reference bench dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -63,6 +63,9 @@ bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md
 
 dictionary: $(INSTALLED) ## render data_dictionary.md from the study's data dictionary
 	$(BIN)/python -m rlvo_lib.dictionary
+
+realdata: $(INSTALLED) ## the real-data files of some tests: there, changed, or where to fetch them
+	$(BIN)/python tests/realdata.py
 
 lock: $(INSTALLED) ## renew requirements.lock from what is installed
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed 's/+cpu$$//'; } > requirements.new

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rlvo_lib import cohort, dataset, dictionary, preprocess, simulate, storage, validation
-from rlvo_lib.config import Settings
+from rlvo_lib.config import InputError, Settings
 from rlvo_lib.dataset import Dataset
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.preprocess import TensorCache
@@ -30,7 +30,13 @@ class Analysis:
         """Outcome (0 or 1) of the eligible patients, by participant_id."""
         return cohort.labels(self.frame, self.settings.study)
 
-    def fold_parts(self, fold: int) -> dict[str, list[str]]:
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the training: one a repetition where the cross-validation is repeated."""
+        repeats = self.settings.study.repeats
+        return tuple(range(repeats)) if repeats > 1 else self.settings.training_seeds
+
+    def fold_parts(self, fold: int, seed: int) -> dict[str, list[str]]:
         """Patients of a fold: ``train``, ``inner`` (stops the training), ``held_out``, ``test``.
 
         ``inner`` is taken from the fold's training part, stratified by outcome.
@@ -39,8 +45,9 @@ class Analysis:
 
         members = self.split.set_index("participant_id")
         in_training = members["partition"] == "train"
-        held_out = members.index[in_training & (members["fold"] == str(fold))]
-        rest = members.index[in_training & (members["fold"] != str(fold))]
+        folds = members[cohort.fold_column(self.settings.study, seed)]
+        held_out = members.index[in_training & (folds == str(fold))]
+        rest = members.index[in_training & (folds != str(fold))]
         train, inner = train_test_split(
             sorted(rest),
             test_size=self.settings.study.validation["inner_fraction"],
@@ -82,7 +89,7 @@ def open_analysis(settings: Settings) -> Analysis:
     words = dictionary.load(settings.study.dictionary_path)
     root = settings.data or embedded_dataset(settings)
     validation.require_valid(root, settings.study, words)
-    data = dataset.load_dataset(root, words)
+    data = dataset.load_dataset(root, settings.study, words)
     study = settings.study
     frame = cohort.build(data, study, words)
     given = root / "split.csv" if (root / "split.csv").exists() else None
@@ -103,6 +110,10 @@ def split_plan(settings: Settings, given: Path | None) -> dict[str, Any]:
 
 def embedded_dataset(settings: Settings) -> Path:
     """The simulated cohort of these settings, made if absent."""
+    if not settings.study.embedded:
+        raise InputError(
+            f"study '{settings.study.name}' has no embedded cohort; give a dataset folder with --data"
+        )
     name = f"embedded-{settings.scenario}-{settings.patients}-{settings.seed}"
     key = storage.key(storage.code_key("simulate", "dataset", "images"))
     root = settings.cache / "datasets" / f"{name}-{key}"

@@ -29,6 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+adapt_app = typer.Typer(
+    help="Make a dataset folder from a published dataset.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(adapt_app, name="adapt")
 
 
 @app.command()
@@ -126,6 +132,40 @@ def import_(
         storage.write_json(json, faults.to_dict("records"))
     typer.echo(validation.show(faults, str(out)))
     raise typer.Exit(1 if (faults["severity"] == "error").any() else 0)
+
+
+@adapt_app.command()
+def soop(
+    masks: Annotated[Path, typer.Option(help="Folder of the lesion masks in standard space.")],
+    participants: Annotated[Path, typer.Option(help="participants.tsv of OpenNeuro ds004889.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    atlas: Annotated[
+        Path | None,
+        typer.Option(
+            help="ArterialAtlas136.nii.gz; left out: beside the participants, or in the masks' folder."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over a dataset that differs.")
+    ] = False,
+) -> None:
+    """SOOP, the Stroke Outcome Optimization Project: lesion masks and a clinical table, for --study soop.
+
+    A row without mask stays, a mask without row is not written, implausible masks are flagged and kept:
+    all are listed in DATASET/derivatives/adapt/report.csv. A value that is not one of the source's stops
+    the work before anything is written, and all such values are listed.
+
+    Exit status: 0 written, 2 not written.
+    """
+    from rlvo_lib.adapters import soop as adapter
+    from rlvo_lib.intake import show_problems
+
+    try:
+        report = adapter.adapt(masks, participants, out, atlas=atlas, replace=replace)
+    except adapter.ValuesError as error:
+        typer.echo(show_problems(error.problems))
+        raise
+    typer.echo(adapter.show(report, str(out)))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """A dataset folder: its table, and where its scans lie.
 
-Names follow BIDS (see the README). The table is kept as the text it was written in (`Dataset.raw`) and
+Where scans lie is said by the study file; names follow BIDS (see the README). The table is kept as the text it was written in (`Dataset.raw`) and
 as typed values (`Dataset.table`): quantities as floats, codes as text, every missing code as NaN.
 """
 
@@ -18,19 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlvo_lib.config import InputError
+from rlvo_lib.config import InputError, Scan, Study
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
 
-#: Path of each scan inside a dataset folder; ``{0}`` is the participant identifier.
-SCANS = {
-    "ncct": "{0}/ct/{0}_ncct.nii.gz",
-    "cta": "{0}/ct/{0}_cta.nii.gz",
-    "vessels": "{0}/ct/{0}_vessels.nii.gz",
-    "cbf": "{0}/perf/{0}_cbf.nii.gz",
-    "cbv": "{0}/perf/{0}_cbv.nii.gz",
-    "mtt": "{0}/perf/{0}_mtt.nii.gz",
-    "tmax": "{0}/perf/{0}_tmax.nii.gz",
-}
 TABLE = "participants.tsv"
 MAX_TABLE_BYTES = 200_000_000
 MISSING_TOKENS = {"": "-99", "n/a": "-99"}
@@ -40,8 +30,10 @@ DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 SAME_CONTENT = 5
 
 
-def scan_path(root: str | Path, participant_id: str, scan: str) -> Path:
+def scan_path(root: str | Path, participant_id: str, scan: Scan) -> Path:
     """Where a scan of a patient lies in a dataset folder, whether or not it exists.
+
+    ``scan`` is one of the study's (`Study.scans`).
 
     Raises
     ------
@@ -51,10 +43,10 @@ def scan_path(root: str | Path, participant_id: str, scan: str) -> Path:
     return Path(root, _scan_file(participant_id, scan))
 
 
-def _scan_file(participant_id: str, scan: str) -> str:
+def _scan_file(participant_id: str, scan: Scan) -> str:
     if not IDENTIFIER.fullmatch(participant_id):
         raise InputError(f"participant_id {participant_id!r}; allowed: sub- and letters or digits")
-    return SCANS[scan].format(participant_id)
+    return scan.path.format(participant_id)
 
 
 @dataclass(frozen=True)
@@ -66,6 +58,7 @@ class Dataset:
     simulated: bool
     raw: pd.DataFrame  # index participant_id; the text of participants.tsv
     table: pd.DataFrame  # index participant_id; typed values, missing codes as NaN
+    scans: dict[str, Scan]  # those of the study, by name
 
     @property
     def kind(self) -> str:
@@ -74,12 +67,12 @@ class Dataset:
 
     def scan(self, participant_id: str, scan: str) -> Path | None:
         """The path of a scan, or None if the patient does not have it."""
-        file = os.path.join(self.root, _scan_file(participant_id, scan))
+        file = os.path.join(self.root, _scan_file(participant_id, self.scans[scan]))
         return Path(file) if os.path.isfile(file) else None
 
 
-def load_dataset(root: str | Path, dictionary: Dictionary) -> Dataset:
-    """Read a dataset folder (`participants.tsv`, `dataset_description.json`).
+def load_dataset(root: str | Path, study: Study, dictionary: Dictionary) -> Dataset:
+    """Read a dataset folder (`participants.tsv`, `dataset_description.json`) of a study.
 
     Raises
     ------
@@ -98,6 +91,7 @@ def load_dataset(root: str | Path, dictionary: Dictionary) -> Dataset:
         simulated=description["simulated"],
         raw=raw,
         table=typed(raw, dictionary),
+        scans=study.scans,
     )
 
 

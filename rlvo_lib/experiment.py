@@ -89,7 +89,9 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     for name, arm in study.arms.items():
         usable = arm_patients(analysis, cache, arm)
         used = set(usable["participant_id"][usable["used"]])
-        if arm.kind == "mean":
+        if analysis.settings.arms and name not in analysis.settings.arms:
+            reason = "not asked for"
+        elif arm.kind == "mean":
             lacking = [part for part in arm.of if not runs[part]]
             reason = f"arm {', '.join(lacking)} does not run" if lacking else ""
         else:
@@ -111,7 +113,8 @@ def _why_not(analysis: Analysis, used: set[str]) -> str:
     """Why an arm with these patients cannot be trained and judged; empty if it can."""
     for fold in range(1, analysis.settings.study.validation["folds"] + 1):
         parts = {
-            name: [p for p in ids if p in used] for name, ids in analysis.fold_parts(fold).items()
+            name: [p for p in ids if p in used]
+            for name, ids in analysis.fold_parts(fold, 0).items()
         }
         if analysis.y[parts["train"]].nunique() < 2:
             return (
@@ -126,14 +129,17 @@ def _why_not(analysis: Analysis, used: set[str]) -> str:
 
 
 def explained_arm(analysis: Analysis, cache: TensorCache | None) -> str:
-    """The arm to explain: the study's, or the first network with predictors where that cannot run."""
+    """The arm to explain: the study's, or the first network with predictors where that cannot run.
+
+    Empty if no such network runs: there is nothing to explain.
+    """
     study = analysis.settings.study
     runs = set(ladder(analysis, cache).query("runs")["arm"])
     networks = [a.name for a in study.arms.values() if a.kind in ("cnn", "mlp") and a.predictors]
     for name in (study.explain_arm, *networks):
         if name in runs:
             return name
-    raise InputError("no arm can be explained: none with predictors has enough patients")
+    return ""
 
 
 def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list[Task]:
@@ -165,7 +171,7 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
             "code": code,
         }  # fmt: skip
         content = storage.key(what)
-        for seed in settings.training_seeds:
+        for seed in analysis.seeds:
             for fold in range(1, study.validation["folds"] + 1):
                 key = storage.key(content, seed, fold)
                 tasks.append(
@@ -175,13 +181,15 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
 
 
 def fold_encoder(
-    analysis: Analysis, cache: TensorCache | None, arm: Arm, fold: int
+    analysis: Analysis, cache: TensorCache | None, task: Task
 ) -> tuple[dict[str, list[str]], TabularEncoder | None]:
     """The fold's patients that an arm can use, by part, and its tabular encoder, fitted."""
     from rlvo_lib.tabular import TabularEncoder
 
+    arm = task.arm
     usable = arm_patients(analysis, cache, arm).set_index("participant_id")["used"]
-    parts = {name: [p for p in ids if usable[p]] for name, ids in analysis.fold_parts(fold).items()}
+    whole = analysis.fold_parts(task.fold, task.seed)
+    parts = {name: [p for p in ids if usable[p]] for name, ids in whole.items()}
     columns = analysis.settings.study.columns_of(arm)
     if not columns:
         return parts, None
@@ -196,12 +204,13 @@ def fold_encoder(
 
 
 def fold_cases(
-    analysis: Analysis, cache: TensorCache | None, arm: Arm, fold: int
+    analysis: Analysis, cache: TensorCache | None, task: Task
 ) -> tuple[dict[str, list[str]], dict[str, Cases]]:
     """The fold's patients that an arm can use, and their cases, by part."""
     from rlvo_lib.training import Cases
 
-    parts, encoder = fold_encoder(analysis, cache, arm, fold)
+    arm = task.arm
+    parts, encoder = fold_encoder(analysis, cache, task)
     cases = {}
     for name, ids in parts.items():
         if not ids:  # a design without a test set
@@ -234,7 +243,7 @@ def run_task(analysis: Analysis, cache: TensorCache | None, task: Task) -> None:
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
-    parts, cases = fold_cases(analysis, cache, task.arm, task.fold)
+    parts, cases = fold_cases(analysis, cache, task)
     if task.arm.kind in ("cnn", "mlp"):
         probability = _run_network(analysis.settings, task, cases)
     else:

@@ -143,7 +143,7 @@ class FusedModel:
     @classmethod
     def load(cls, analysis: Analysis, cache: TensorCache | None, task: Task) -> FusedModel:
         """The model of a finished task; its tabular encoder is fitted again on the same patients."""
-        parts, encoder = experiment.fold_encoder(analysis, cache, task.arm, task.fold)
+        parts, encoder = experiment.fold_encoder(analysis, cache, task)
         n_tabular = len(encoder.names) if encoder else 0
         network = experiment.load_network(analysis, task, n_tabular)
         return cls(analysis, cache, task, network, encoder, parts["train"])

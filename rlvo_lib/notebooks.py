@@ -28,6 +28,9 @@ NAMES = (
 )  # fmt: skip
 
 
+EXPLAINS = "05_explainability"
+
+
 class NotebookError(RuntimeError):
     """A notebook stopped for a reason that is not the user's input."""
 
@@ -59,10 +62,19 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
     with _quiet_kernels():
         for number, name in enumerate(NAMES, start=1):
             begun, title = time.monotonic(), f"[{number}/{len(NAMES)}] {name}"
+            if name == EXPLAINS and not _networks(settings):
+                print(f"{title}: left out, no network is to be run", file=sys.stderr)
+                continue
             with _followed(title):
                 done.append(run_one(name, settings.out / "notebooks", parameters))
             print(f"{title}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return done
+
+
+def _networks(settings: Settings) -> bool:
+    """Whether any arm that was asked for is a network."""
+    arms = settings.study.arms
+    return any(arms[name].kind in ("cnn", "mlp") for name in settings.arms or arms)
 
 
 def clear(run: Path) -> None:

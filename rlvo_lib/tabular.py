@@ -3,7 +3,8 @@
 Everything here is fitted on training patients only. This is the policy for missing values
 (``docs/data.md`` says it for readers):
 
-quantities                     imputed by the training median, flagged by a missing indicator, z-scored
+quantities                     (as log(1 + x) where the dictionary says ``@TRANSFORM=log1p``) imputed by
+                               the training median, flagged by a missing indicator, z-scored
 quantities never imputed       (``@IMPUTE=never`` in the data dictionary: a ratio that does not apply)
                                z-scored over the patients who have one; in the others the column is
                                switched off (0 after scaling) and the indicator is on
@@ -52,6 +53,7 @@ class TabularEncoder:
     ) -> None:
         dictionary.refuse_leakage(columns, allow_sensitivity=allow_sensitivity)
         self.columns = columns
+        self._logged = [c for c in columns if dictionary[c].transform == "log1p"]
         self._categories = {
             c: list(dictionary[c].choices) for c in columns if dictionary[c].is_categorical
         }
@@ -101,6 +103,8 @@ class TabularEncoder:
             if column not in table:
                 raise InputError(f"participants.tsv: predictor column '{column}' is missing")
         selected = table[list(self.columns)].copy()
+        for column in self._logged:
+            selected[column] = np.log1p(selected[column].to_numpy(float))
         for column in self._categories:
             selected[column] = (
                 selected[column].astype(object).where(selected[column].notna(), np.nan)

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from rlvo_lib import dataset as dataset_folder
 from rlvo_lib import images
+from rlvo_lib.config import load_study
 
 NCCT = ((72, 88, 34), np.diag([2.5, 2.5, 5.0, 1.0]))
 NCCT[1][:3, 3] = [-90, -110, -150]
@@ -131,7 +132,12 @@ def write_patient(root: Path, participant_id: str, side: str, head=None, scans=N
     for scan in scans if scans is not None else volumes:
         array, affine = volumes[scan]
         kept = np.rint(array).astype(np.int16) if scan in ("ncct", "cta") else array
-        images.save_nifti(dataset_folder.scan_path(root, participant_id, scan), kept, affine)
+        images.save_nifti(scan_path(root, participant_id, scan), kept, affine)
+
+
+def scan_path(root: Path, participant_id: str, scan: str) -> Path:
+    """Where a scan of the rLVO study lies, by its name."""
+    return dataset_folder.scan_path(root, participant_id, load_study().scans[scan])
 
 
 def dataset(root: Path, sides: dict[str, str]) -> dataset_folder.Dataset:
@@ -141,4 +147,6 @@ def dataset(root: Path, sides: dict[str, str]) -> dataset_folder.Dataset:
         {"side": [codes.get(s, np.nan) for s in sides.values()]}, index=list(sides), dtype=object
     ).rename_axis("participant_id")
     (root / "dataset_description.json").write_text(json.dumps({"Name": "test", "simulated": False}))
-    return dataset_folder.Dataset(root=root, name="test", simulated=False, raw=table, table=table)
+    return dataset_folder.Dataset(
+        root=root, name="test", simulated=False, raw=table, table=table, scans=load_study().scans
+    )

@@ -9,7 +9,7 @@ from rlvo_lib.config import InputError
 
 
 def _build(raw, write_dataset, study, words):
-    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study, words)
+    return cohort.build(dataset.load_dataset(write_dataset(raw), study, words), study, words)
 
 
 def test_label_of_eight_known_patients(raw, write_dataset, study, words):
@@ -89,11 +89,11 @@ def test_excluded_patients_are_listed_with_what_decided(raw, write_dataset, stud
 
 def test_baseline_imaging_is_a_rule_where_the_dataset_has_scans(raw, write_dataset, study, words):
     root = write_dataset(raw)
-    loaded = dataset.load_dataset(root, words)
+    loaded = dataset.load_dataset(root, study, words)
     flow = cohort.flow(cohort.build(loaded, study, words), study).set_index("step")
     assert flow.loc["imaging", "text"].endswith("not assessed, the dataset has no scans")
     for name, scan in (("sub-00", "ncct"), ("sub-01", "cta"), ("sub-02", "tmax")):
-        path = dataset.scan_path(root, name, scan)
+        path = dataset.scan_path(root, name, study.scans[scan])
         path.parent.mkdir(parents=True)
         path.write_bytes(b"a scan")
     frame = cohort.build(loaded, study, words)
@@ -116,7 +116,7 @@ def test_nobody_eligible_is_said(raw, write_dataset, study, words):
 
 
 def test_a_table_without_a_source_of_the_label_is_refused(raw, write_dataset, study, words):
-    loaded = dataset.load_dataset(write_dataset(raw.drop(columns="rescue_type")), words)
+    loaded = dataset.load_dataset(write_dataset(raw.drop(columns="rescue_type")), study, words)
     with pytest.raises(
         InputError, match="column 'rescue_type' is missing; it is needed for 'rescue"
     ):

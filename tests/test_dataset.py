@@ -24,12 +24,12 @@ def write_table(raw, write_dataset):
     return write
 
 
-def test_typed_names_patient_column_and_value(raw, write_dataset, words):
+def test_typed_names_patient_column_and_value(raw, write_dataset, words, study):
     raw.loc["sub-05", "age"] = "seventy"
     with pytest.raises(
         InputError, match="patient 'sub-05', column 'age': 'seventy' is not a number"
     ):
-        dataset.load_dataset(write_dataset(raw), words)
+        dataset.load_dataset(write_dataset(raw), study, words)
 
 
 def test_typed_values_and_missing_codes(words):
@@ -47,28 +47,28 @@ def test_infinity_is_no_number(words):
         dataset.typed(pd.DataFrame({"mismatch_ratio": ["inf"]}, index=["sub-1"]), words)
 
 
-def test_dataset_folder_faults(raw, write_dataset, words, tmp_path):
+def test_dataset_folder_faults(raw, write_dataset, words, tmp_path, study):
     with pytest.raises(InputError, match="does not exist"):
-        dataset.load_dataset(tmp_path / "absent", words)
+        dataset.load_dataset(tmp_path / "absent", study, words)
     root = write_dataset(raw)
     description = root / "dataset_description.json"
     description.write_text(json.dumps({"Name": "x"}))
     with pytest.raises(InputError, match="'simulated' is None; allowed: true or false"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
     description.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
     description.unlink()
     with pytest.raises(InputError, match=r"dataset_description\.json is missing"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
 
 
-def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words):
+def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words, study):
     root = write_dataset(raw, simulated=False)
-    assert dataset.load_dataset(root, words).kind == "real"
+    assert dataset.load_dataset(root, study, words).kind == "real"
     (root / "derivatives" / "truth").mkdir(parents=True)
     with pytest.raises(InputError, match="holds a simulator's truth; allowed: true"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
 
 
 # ------------------------------------------------------------------------------- reading a table
@@ -95,44 +95,46 @@ def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words):
         ('participant_id\tcentre\nsub-1\t"A\nsub-2\tB\n' + "x" * 200_000, "quotation mark not clo"),
     ],
 )
-def test_table_faults(write_table, words, text, message):
+def test_table_faults(write_table, words, text, message, study):
     with pytest.raises(InputError, match=message) as caught:
-        dataset.load_dataset(write_table(text), words)
+        dataset.load_dataset(write_table(text), study, words)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_table_is_named(write_table, words):
+def test_a_missing_table_is_named(write_table, words, study):
     root = write_table("")
     (root / "participants.tsv").unlink()
     with pytest.raises(InputError, match=r"participants\.tsv is missing"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
 
 
-def test_a_byte_order_mark_is_accepted(write_table, words):
+def test_a_byte_order_mark_is_accepted(write_table, words, study):
     content = codecs.BOM_UTF8 + b"participant_id\tcentre\r\nsub-1\tM\xc3\xa1laga\r\n"
-    loaded = dataset.load_dataset(write_table(content), words)
+    loaded = dataset.load_dataset(write_table(content), study, words)
     assert loaded.table["centre"].to_dict() == {"sub-1": "Málaga"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_gets_its_own_advice(write_table, words, encoding):
+def test_utf_16_gets_its_own_advice(write_table, words, encoding, study):
     mark = codecs.BOM_UTF16_LE if encoding.endswith("le") else codecs.BOM_UTF16_BE
     text = "participant_id\tage\nsub-1\t60\n".encode(encoding)
     with pytest.raises(InputError, match="in UTF-16 .*allowed: save the table as UTF-8"):
-        dataset.load_dataset(write_table(mark + text), words)
+        dataset.load_dataset(write_table(mark + text), study, words)
     with pytest.raises(InputError, match="line 1: holds a zero byte"):
-        dataset.load_dataset(write_table(text), words)
+        dataset.load_dataset(write_table(text), study, words)
 
 
-def test_mixed_encodings_name_the_first_line_that_is_not_utf_8(write_table, words):
+def test_mixed_encodings_name_the_first_line_that_is_not_utf_8(write_table, words, study):
     content = "participant_id\tcentre\nsub-1\tMálaga\n".encode() + "sub-2\tCórdoba\n".encode(
         "latin-1"
     )
     with pytest.raises(InputError, match=r"line 3: is not in UTF-8 \(byte 0xf3\)"):
-        dataset.load_dataset(write_table(content), words)
+        dataset.load_dataset(write_table(content), study, words)
 
 
-def test_two_gigabytes_of_commas_are_refused_before_they_are_read(write_table, words, monkeypatch):
+def test_two_gigabytes_of_commas_are_refused_before_they_are_read(
+    write_table, words, monkeypatch, study
+):
     root = write_table(",,,,\n")
     with open(root / "participants.tsv", "r+b") as handle:
         handle.truncate(2_000_000_000)  # a sparse file: takes no room
@@ -142,7 +144,7 @@ def test_two_gigabytes_of_commas_are_refused_before_they_are_read(write_table, w
 
     monkeypatch.setattr(dataset.Path, "read_bytes", refuse)
     with pytest.raises(InputError, match="2,000 MB, too large for a table; allowed: 200 MB"):
-        dataset.load_dataset(root, words)
+        dataset.load_dataset(root, study, words)
 
 
 def test_rows_keep_the_lines_they_begin_on(write_table):
@@ -158,26 +160,26 @@ def test_a_row_of_nothing_but_tabs_is_a_patient_without_a_name(write_table):
     assert table.rows["participant_id"].tolist() == [""]
 
 
-def test_names_of_columns_may_have_spaces_around_them(write_table, words):
-    loaded = dataset.load_dataset(write_table("participant_id\t age \nsub-1\t 60 \n"), words)
+def test_names_of_columns_may_have_spaces_around_them(write_table, words, study):
+    loaded = dataset.load_dataset(write_table("participant_id\t age \nsub-1\t 60 \n"), study, words)
     assert loaded.table["age"].tolist() == [60]
 
 
 @pytest.mark.parametrize("name", ["../sub-1", "sub-1/../..", "sub 1", "sub-1 ", "/etc/passwd", ""])
-def test_an_identifier_that_leads_elsewhere_is_never_part_of_a_path(tmp_path, name, words):
+def test_an_identifier_that_leads_elsewhere_is_never_part_of_a_path(tmp_path, name, study):
     with pytest.raises(InputError, match="allowed: sub- and letters or digits"):
-        dataset.scan_path(tmp_path, name, "ncct")
+        dataset.scan_path(tmp_path, name, study.scans["ncct"])
     empty = pd.DataFrame()
-    data = dataset.Dataset(tmp_path, "x", True, empty, empty)
+    data = dataset.Dataset(tmp_path, "x", True, empty, empty, study.scans)
     with pytest.raises(InputError, match="allowed: sub- and letters or digits"):
         data.scan(name, "ncct")
 
 
-def test_a_scan_is_found_or_is_none(tmp_path):
-    path = dataset.scan_path(tmp_path, "sub-1", "tmax")
+def test_a_scan_is_found_or_is_none(tmp_path, study):
+    path = dataset.scan_path(tmp_path, "sub-1", study.scans["tmax"])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
-    data = dataset.Dataset(tmp_path, "x", True, pd.DataFrame(), pd.DataFrame())
+    data = dataset.Dataset(tmp_path, "x", True, pd.DataFrame(), pd.DataFrame(), study.scans)
     assert data.scan("sub-1", "tmax") == path and data.scan("sub-1", "cta") is None
 
 

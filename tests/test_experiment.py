@@ -17,7 +17,7 @@ def predictions(analysis, tensors):
 
 
 def test_fold_parts_are_disjoint_and_the_test_set_is_in_none_of_them(analysis):
-    parts = {fold: analysis.fold_parts(fold) for fold in range(1, 5)}
+    parts = {fold: analysis.fold_parts(fold, 0) for fold in range(1, 5)}
     for fold in parts.values():
         members = [p for name in fold for p in fold[name]]
         assert len(members) == len(set(members)) == len(analysis.y)
@@ -97,8 +97,9 @@ def test_the_test_set_changes_no_model(analysis, tensors):
         analysis, dataset=dataclasses.replace(analysis.dataset, table=table)
     )
     for fold in (1, 2):
-        _, a = experiment.fold_cases(analysis, None, arm, fold)
-        _, b = experiment.fold_cases(other, None, arm, fold)
+        task = experiment.Task(arm, fold, 0, analysis.settings.cache)
+        _, a = experiment.fold_cases(analysis, None, task)
+        _, b = experiment.fold_cases(other, None, task)
         for part in ("train", "inner", "held_out"):
             np.testing.assert_array_equal(a[part].tabular, b[part].tabular)
         assert (a["test"].tabular != b["test"].tabular).any()
@@ -166,7 +167,7 @@ def test_an_invalid_dataset_stops_before_anything_is_written(raw, write_dataset,
 
 def test_stored_models_load_and_missing_ones_are_named(analysis, tensors, predictions, tmp_path):
     task = experiment.plan(analysis, tensors, ["daft"])[0]
-    _, encoder = experiment.fold_encoder(analysis, tensors, task.arm, task.fold)
+    _, encoder = experiment.fold_encoder(analysis, tensors, task)
     network = experiment.load_network(analysis, task, len(encoder.names))
     assert not network.training
     absent = dataclasses.replace(task, folder=tmp_path)

@@ -194,7 +194,7 @@ def test_what_is_there_is_reused_and_what_changed_is_not(folder, settings, monke
     data = dataset(folder, SIDES)
     first = preprocess.prepare(data, settings, ["sub-0003"])
     made = []
-    monkeypatch.setattr(preprocess, "_make_one", lambda task, f: made.append(task))
+    monkeypatch.setattr(preprocess.cache, "_make_one", lambda task, f: made.append(task))
     again = preprocess.prepare(data, settings, ["sub-0003"])
     assert made == [] and again.fingerprint == first.fingerprint
     monkeypatch.undo()
@@ -230,13 +230,13 @@ def test_the_same_content_touched_or_moved_is_found_again(tmp_path, settings):
 
 
 def test_two_at_once_do_not_make_the_same_thing_twice(folder, settings, monkeypatch):
-    data, made, real = dataset(folder, SIDES), [], preprocess._make_one
+    data, made, real = dataset(folder, SIDES), [], preprocess.cache._make_one
 
     def counted(task, where):
         made.append(task.participant_id)
         real(task, where)
 
-    monkeypatch.setattr(preprocess, "_make_one", counted)
+    monkeypatch.setattr(preprocess.cache, "_make_one", counted)
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: preprocess.prepare(data, settings), range(2))
     assert sorted(made) == sorted(SIDES)
@@ -249,7 +249,7 @@ def test_a_tensor_cut_off_in_writing_is_made_again(folder, settings, monkeypatch
     def fails(path, content):
         raise InputError("cannot write: the disk is full")
 
-    monkeypatch.setattr(preprocess.storage, "write_json", fails)
+    monkeypatch.setattr(preprocess.cache.storage, "write_json", fails)
     with pytest.raises(InputError, match="full"):
         preprocess.prepare(data, settings, ["sub-0003"])
     monkeypatch.undo()

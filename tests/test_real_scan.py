@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from phantoms import scan_path
 from scipy import ndimage
 
 from rlvo_lib import config, dataset, dictionary, images, preprocess
@@ -30,13 +31,13 @@ pytestmark = pytest.mark.skipif(
 def real_dataset(tmp_path_factory):
     """A dataset folder of one real patient: the GE head NCCT, converted from its DICOM files."""
     root = tmp_path_factory.mktemp("real") / "dataset"
-    images.from_dicom(GE, dataset.scan_path(root, "sub-0001", "ncct"))
+    images.from_dicom(GE, scan_path(root, "sub-0001", "ncct"))
     (root / "participants.tsv").write_text("participant_id\tage\tside\nsub-0001\t-99\t0\n")
     (root / "dataset_description.json").write_text(
         '{"Name": "GE head", "BIDSVersion": "1.10.0", "DatasetType": "raw", "simulated": false}'
     )
     study = config.load_study("rlvo")
-    return dataset.load_dataset(root, dictionary.load(study.dictionary_path))
+    return dataset.load_dataset(root, study, dictionary.load(study.dictionary_path))
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantoms import scan_path
 
 from rlvo_lib import cohort, config, dictionary, images, storage, validation
 from rlvo_lib.config import InputError
-from rlvo_lib.dataset import load_dataset, scan_path
+from rlvo_lib.dataset import load_dataset
 from rlvo_lib.metrics import auc
 from rlvo_lib.simulate import dataset, patients, physics, write_dataset
 
@@ -31,14 +32,14 @@ def contents(folder):
     return {str(p.relative_to(folder)): storage.digest(p) for p in files}
 
 
-def test_folder_is_a_valid_dataset_stamped_as_simulated(folder):
+def test_folder_is_a_valid_dataset_stamped_as_simulated(folder, study):
     study = config.load_study("rlvo")
     words = dictionary.load(study.dictionary_path)
     faults = validation.validate(folder, study, words)
     assert set(faults["severity"]) <= {"warning"}
     clinical = tuple(rule.text for rule in study.consistency if rule.severity == "warning")
     assert all(message.startswith(clinical) for message in faults["message"])
-    loaded = load_dataset(folder, words)
+    loaded = load_dataset(folder, study, words)
     assert loaded.simulated
     assert len(loaded.table) == N
     for scan in dataset.WRITTEN_SCANS:

@@ -13,7 +13,7 @@ from rlvo_lib.config import InputError
 
 
 def _build(raw, write_dataset, study, words):
-    return cohort.build(dataset.load_dataset(write_dataset(raw), words), study, words)
+    return cohort.build(dataset.load_dataset(write_dataset(raw), study, words), study, words)
 
 
 def _with(study, **validation):

@@ -6,10 +6,10 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+from phantoms import scan_path
 
 from rlvo_lib import images, storage, validation
 from rlvo_lib.config import InputError, Rule
-from rlvo_lib.dataset import scan_path
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.simulate import patients
 from rlvo_lib.validation import scans, screen

@@ -22,7 +22,7 @@ from rlvo_lib.cohort.label import (
 )
 from rlvo_lib.cohort.rules import criteria, derive_label, meets
 from rlvo_lib.cohort.screen import screen_predictors
-from rlvo_lib.cohort.split import freeze_split, make_split, read_split, split_counts
+from rlvo_lib.cohort.split import fold_column, freeze_split, make_split, read_split, split_counts
 from rlvo_lib.cohort.tables import missingness, table1, table1_values
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "derive_label",
     "exclusions",
     "flow",
+    "fold_column",
     "freeze_split",
     "included",
     "label_bounds",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlvo_lib.cohort.rules import criteria, derive_label, meets, needed_columns
 from rlvo_lib.config import InputError, Rule, Study
-from rlvo_lib.dataset import SCANS, Dataset, missing_codes, typed
+from rlvo_lib.dataset import Dataset, missing_codes, typed
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary
 
 
@@ -33,7 +33,7 @@ def build(dataset: Dataset, study: Study, dictionary: Dictionary) -> pd.DataFram
     columns = [name for name in dataset.table.columns if name not in own]
     known = dataset.raw[columns].assign(
         scans=[
-            " ".join(scan for scan in SCANS if dataset.scan(patient, scan))
+            " ".join(scan for scan in study.scans if dataset.scan(patient, scan))
             for patient in dataset.raw.index
         ]
     )

@@ -15,6 +15,8 @@ def meets(rule: Rule, table: pd.DataFrame) -> pd.Series:
     values = table[rule.column]
     if rule.op == "in":
         met = values.isin(list(rule.value))
+    elif rule.op == "known":
+        return values.notna().astype(float)
     elif rule.op == "between":
         met = values.between(*rule.value)
     else:

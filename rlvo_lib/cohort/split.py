@@ -8,12 +8,15 @@ never on both sides. How the test part is chosen is ``holdout`` of the study fil
 ``date``        the latest patients by ``date_column``; patients of one date stay together
 ``centre``      whole centres by ``centre_column``: ``test_centres``, or drawn until the share is reached
 
-The folds are stratified by outcome.
+The folds are stratified by outcome. A cross-validation that is repeated (``repeats``, without a test
+part) has one column of folds a repetition: ``fold``, ``fold_2``, ``fold_3``, …; a repetition is a seed of
+the training, so that predictions of seed 1 belong to ``fold_2``.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,13 @@ from rlvo_lib.dataset import content_groups, missing_codes
 from rlvo_lib.dictionary import Dictionary
 
 SPLIT_COLUMNS = ["participant_id", "partition", "fold"]
+
+
+def fold_column(study: Study, seed: int) -> str:
+    """The column of the split with the folds of a training seed."""
+    return "fold" if study.repeats == 1 or seed == 0 else f"fold_{seed + 1}"
+
+
 SHOWN = 5  # differences named when a frozen split is refused
 
 
@@ -58,10 +68,14 @@ def make_split(
 
 def _check_classes(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
     members = split.set_index("participant_id")
-    parts = {
-        f"fold {number + 1}": members.index[members["fold"] == str(number + 1)]
-        for number in range(study.validation["folds"])
-    }
+    parts = {}
+    for seed in range(study.repeats):
+        column = fold_column(study, seed)
+        if column not in members:
+            raise InputError(f"split: column '{column}' is missing; allowed: one a repetition")
+        for fold in [str(number + 1) for number in range(study.validation["folds"])]:
+            name = f"fold {fold}" + (f" of repetition {seed + 1}" if seed else "")
+            parts[name] = members.index[members[column] == fold]
     test = members.index[members["partition"] == "test"]
     if len(test) or (study.validation["design"] == "holdout" and (members["fold"] == "").any()):
         parts["the test part"] = test
@@ -93,16 +107,13 @@ def _draw_split(
     np.random.default_rng(seed).shuffle(order)
     units = units.loc[order]
     test = _choose_test(units, decides, study, seed)
-    fold = _draw_folds(units["y"][~test], study, seed)
     unit_of = group[ids].map({g: p for p, g in first.items()})
-    split = pd.DataFrame(
-        {
-            "participant_id": ids,
-            "partition": unit_of.map(test).map({True: "test", False: "train"}).to_numpy(),
-            "fold": unit_of.map(fold).fillna("").to_numpy(),
-        }
-    )
-    return split[SPLIT_COLUMNS]
+    partition = unit_of.map(test).map({True: "test", False: "train"})
+    split = pd.DataFrame({"participant_id": ids, "partition": partition.to_numpy()})
+    for repetition in range(study.repeats):
+        fold = _draw_folds(units["y"][~test], study, seed + repetition)
+        split[fold_column(study, repetition)] = unit_of.map(fold).fillna("").to_numpy()
+    return split
 
 
 def _choose_test(
@@ -245,7 +256,8 @@ def read_split(path: str | Path) -> pd.DataFrame:
     """A ``split.csv`` as text: participant_id, partition, fold (empty in the test set)."""
     try:
         split = pd.read_csv(path, dtype=str, keep_default_na=False)
-        split = split[SPLIT_COLUMNS]
+        repeated = [name for name in split if re.fullmatch(r"fold_\d+", name)]
+        split = split[[*SPLIT_COLUMNS, *repeated]]
     except (FileNotFoundError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: missing or empty") from error
     except (UnicodeDecodeError, pd.errors.ParserError, OSError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvo_lib.config.errors import InputError
-from rlvo_lib.config.study import ENCODERS, Study, load_study, project_root
+from rlvo_lib.config.study import ENCODERS, MAIN, Study, load_study, project_root
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Settings:
     # cohort
     outcome_definition: str = "main"  # one of the study file's definitions of the outcome
     allow_sensitivity_predictors: bool = False  # year, vendor, ...: known before, but not biology
+    arms: tuple[str, ...] = ()  # those to run; empty: all of the study file
     # embedded cohort
     patients: int = 599
     scenario: str = "paper"
@@ -103,7 +104,7 @@ def load_settings(
     """Settings of a profile with some fields replaced.
 
     Relative ``data``, ``out`` and ``cache`` are taken from the project folder, wherever the caller
-    runs. An override of None keeps the profile's value.
+    runs. An override of None keeps the profile's value; the study file may change a profile's.
 
     Raises
     ------
@@ -129,17 +130,27 @@ def load_settings(
         if name not in known:
             raise InputError(f"setting '{name}' is not known; allowed: {', '.join(sorted(known))}")
     root = project_root()
-    for name in ("grid_shape", "training_seeds"):
-        if name in given:
-            value = given[name]
-            given[name] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    plan = load_study(study)
+    own = plan.profiles.get(profile, {})
+    for name in own:
+        if name not in known:
+            raise InputError(
+                f"study.toml of study '{study}': profile '{profile}' changes '{name}', which is no "
+                f"setting; allowed: {', '.join(sorted(known))}"
+            )
+    values = {"workers": available_workers()} | PROFILES[profile] | own | given
+    for name in ("grid_shape", "training_seeds", "arms"):
+        if name in values:
+            value = values[name]
+            values[name] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    place = _DEFAULT_OUT[profile] if study == "rlvo" else f"{study}-{_DEFAULT_OUT[profile]}"
     settings = Settings(
-        study=load_study(study).under(given.get("outcome_definition", "main")),
+        study=plan.under(values.get("outcome_definition", MAIN)),
         profile=profile,
         data=root / data if str(data) else None,
-        out=root / (out or f"reports/{_DEFAULT_OUT[profile]}"),
+        out=root / (out or f"reports/{place}"),
         cache=root / (cache or os.environ.get("RLVO_CACHE") or ".rlvo_cache"),
-        **({"workers": available_workers()} | PROFILES[profile] | given),
+        **values,
     )
     _check_settings(settings)
     return settings
@@ -179,5 +190,10 @@ def _check_settings(settings: Settings) -> None:
         whole = bool(value) and all(isinstance(n, int) and n >= least for n in value)
         if not whole or (name == "grid_shape" and len(value) != 3):
             raise InputError(f"setting '{name}' is {value}; allowed: {words}")
+    for name in settings.arms:
+        if name not in settings.study.arms:
+            raise InputError(
+                f"setting 'arms' names '{name}'; allowed: {', '.join(settings.study.arms)}"
+            )
     if settings.data is not None and not settings.data.is_dir():
         raise InputError(f"dataset folder {settings.data} does not exist")

@@ -22,6 +22,7 @@ class Rule:
     """One comparison of a column with a value: a label criterion, an eligibility or a consistency rule.
 
     ``op`` is one of ``>``, ``>=``, ``<``, ``<=``, ``==``, ``in``, ``between`` (both ends included),
+    ``known`` (there is a value),
     ``code`` (consistency only: the missing code, ``""`` for a value that is present) or, for
     eligibility only, ``label-known`` and ``any-scan`` (at least one of the scans in ``value``).
     A value in ``unknown`` cannot be judged: it counts as missing. Where ``not_applicable_when`` is met
@@ -62,6 +63,21 @@ class Consistency:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """A scan of a patient: where it lies in a dataset folder (``{0}`` is the participant) and what it is.
+
+    ``kind`` is ``ct`` (HU), ``map`` (a quantity in ``unit``, of which 99 % of voxels lie within
+    ``[low, high]``) or ``mask`` (0 and 1).
+    """
+
+    path: str
+    kind: str
+    unit: str = ""
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+@dataclass(frozen=True)
 class Channel:
     """One channel of the model tensor: a scan, and the window ``[low, high]`` that becomes 0..1."""
 
@@ -87,7 +103,9 @@ class Arm:
 
 ENCODERS = ("light", "daft-resnet")
 ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
-COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between")
+COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")
+SCAN_KINDS = ("ct", "map", "mask")
+SPACES = ("head", "template")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
 HOLDOUTS = ("random", "stratified", "date", "centre")
@@ -113,17 +131,24 @@ class Study:
     consistency: tuple[Consistency, ...]
     ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
     predictors: dict[str, tuple[str, ...]]
+    scans: dict[str, Scan]
+    space: str  # head: the grid follows each patient's head; template: scans share a standard space
+    grid_centre_mm: tuple[float, float, float]  # of the grid in template space, world mm (RAS+)
     channels: dict[str, Channel]
     arms: dict[str, Arm]
     validation: dict[str, Any]
     threshold: dict[str, Any]
     explain_arm: str
+    explain_background: str  # the scan that maps are laid over; empty: none
+    profiles: dict[str, dict[str, Any]]  # settings that this study changes, by profile
+    notes: dict[str, str]  # what the notebooks say of this study: ``outcome``, ``images``
     comparisons: tuple[tuple[str, str], ...]
     published: dict[str, dict[str, Any]]
     claims: tuple[dict[str, Any], ...]
     flip_to_side: str
     side_column: str
     side_codes: dict[str, str]
+    embedded: bool  # whether the package simulates a cohort of this study
     dictionary: str = "data_dictionary.csv"
 
     @property
@@ -160,6 +185,11 @@ class Study:
         if self.definition == MAIN:
             return self.outcome_name
         return f"{self.outcome_name} ({self.definitions[self.definition].text})"
+
+    @property
+    def repeats(self) -> int:
+        """How often the cross-validation is repeated, each time with folds of its own."""
+        return int(self.validation.get("repeats", 1))
 
     @property
     def text(self) -> str:
@@ -215,6 +245,9 @@ def read_study(path: Path) -> Study:
             consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
             ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
             predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
+            scans={name: Scan(**scan) for name, scan in raw.get("scans", {}).items()},
+            space=raw.get("grid", {}).get("space", "head"),
+            grid_centre_mm=tuple(map(float, raw.get("grid", {}).get("centre_mm", (0, 0, 0)))),
             channels={
                 name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
             },
@@ -222,6 +255,9 @@ def read_study(path: Path) -> Study:
             validation=raw["validation"],
             threshold=raw["threshold"],
             explain_arm=raw.get("explain", {}).get("arm", ""),
+            explain_background=raw.get("explain", {}).get("background", ""),
+            profiles=raw.get("profiles", {}),
+            notes={"outcome": "", "images": ""} | raw.get("notes", {}),
             comparisons=tuple(
                 (pair["first"], pair["second"]) for pair in raw.get("comparisons", [])
             ),
@@ -230,6 +266,7 @@ def read_study(path: Path) -> Study:
             flip_to_side=raw.get("flip_to_side", "none"),
             side_column=raw.get("side_column", ""),
             side_codes={str(code): side for code, side in raw.get("side_codes", {}).items()},
+            embedded=raw.get("embedded", False),
             dictionary=raw.get("dictionary", "data_dictionary.csv"),
         )
     except (KeyError, TypeError) as error:
@@ -293,6 +330,16 @@ def _check_study(study: Study, where: str) -> None:
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
     if study.validation.get("holdout", "random") not in HOLDOUTS:
         refuse("holdout", study.validation["holdout"], HOLDOUTS)
+    for name, scan in study.scans.items():
+        if scan.kind not in SCAN_KINDS:
+            refuse(f"kind of scan '{name}'", scan.kind, SCAN_KINDS)
+    for name, channel in study.channels.items():
+        if channel.scan not in study.scans:
+            refuse(f"scan of channel '{name}'", channel.scan, study.scans)
+    if study.space not in SPACES:
+        refuse("space of the grid", study.space, SPACES)
+    if study.repeats > 1 and study.validation["design"] != "cross-validation":
+        refuse("design with repeats", study.validation["design"], ("cross-validation",))
     for arm in study.arms.values():
         if arm.kind not in ARM_KINDS:
             refuse(f"kind of arm '{arm.name}'", arm.kind, ARM_KINDS)

@@ -12,9 +12,9 @@ import re
 from rlvo_lib.config import InputError
 from rlvo_lib.dictionary.fields import MISSING_REASONS, Field
 
-MARKS = ("TIMING", "UNIT", "MISSING", "RANGE", "OTHER_UNITS", "SPELLING", "IMPUTE")
+MARKS = ("TIMING", "UNIT", "MISSING", "RANGE", "OTHER_UNITS", "SPELLING", "IMPUTE", "TRANSFORM")
 #: Marks that take one of a few words.
-WORDS = {"SPELLING": ("TICI",), "IMPUTE": ("never",)}
+WORDS = {"SPELLING": ("TICI",), "IMPUTE": ("never",), "TRANSFORM": ("log1p",)}
 
 
 def read_marks(annotation: str, where: str) -> dict[str, str]:
@@ -88,7 +88,7 @@ def check(field: Field, marks: dict[str, str], where: str) -> None:
     """Raise if a mark does not fit the column it stands at."""
     if field.spelling and not field.is_categorical:
         raise InputError(f"{where}: @SPELLING is for codes; allowed: at a column with choices")
-    for mark in ("RANGE", "OTHER_UNITS"):
+    for mark in ("RANGE", "OTHER_UNITS", "TRANSFORM"):
         if mark in marks and not (field.is_quantity and field.unit):
             raise InputError(f"{where}: @{mark} is for quantities; allowed: beside a @UNIT")
     high = math.inf if field.high is None else field.high

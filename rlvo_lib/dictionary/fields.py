@@ -34,6 +34,7 @@ class Field:
     section: str = field(default="", repr=False)  # heading that stands above the field
     other_units: dict[str, float] = field(default_factory=dict)  # unit -> factor into `unit`
     spelling: str = ""  # how free spellings of the codes are read: "" (as they stand) or "TICI"
+    transform: str = ""  # before a model sees it: "" (as it is) or "log1p"
     impute: bool = True  # False: a missing value is never filled in
     ratio: tuple[str, str] | None = None  # (numerator, denominator) of a calculated ratio
 

@@ -68,6 +68,7 @@ def _parse(row: dict[str, str], line: str) -> Field:
         section=row[redcap.SECTION],
         other_units=annotation.other_units(marks, where),
         spelling=marks.get("SPELLING", ""),
+        transform=marks.get("TRANSFORM", ""),
         impute="IMPUTE" not in marks,
         ratio=(ratio[1], ratio[2]) if ratio else None,
     )

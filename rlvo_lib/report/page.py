@@ -82,6 +82,8 @@ def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: l
         title=study.title,
         question=study.question,
         citation=study.citation,
+        published=bool(study.published),
+        has_test=_has_test(run),
         numbers=_numbers(run, study),
         main_tables=[by_name[name] for name in MAIN_TABLES if name in by_name],
         claims=_claims(run),
@@ -93,6 +95,11 @@ def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: l
         files=[name for name in FILES if (run / name).exists()],
         provenance=_provenance(run),
     )
+
+
+def _has_test(run: Path) -> bool:
+    path = run / "split.csv"
+    return path.exists() and "test" in set(read_text_table(path)["partition"])
 
 
 def _data(run: Path) -> str:

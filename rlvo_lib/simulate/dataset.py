@@ -17,15 +17,16 @@ import pandas as pd
 import rlvo_lib
 from rlvo_lib import storage
 from rlvo_lib import workers as parallel
-from rlvo_lib.config import InputError
-from rlvo_lib.dataset import SCANS, scan_path
+from rlvo_lib.config import InputError, load_study
+from rlvo_lib.dataset import scan_path
 from rlvo_lib.images import save_nifti
 from rlvo_lib.simulate import patients as cohort_patients
 
 #: Scenario name: what it is. Others (null, signal, ...) take their place here and in `patients`.
 SCENARIOS = {"paper": "difficulty, counts and prevalence like the study's"}
 
-WRITTEN_SCANS = tuple(scan for scan in SCANS if scan != "vessels")
+STUDY = "rlvo"  # whose dataset is simulated
+WRITTEN_SCANS = ("ncct", "cta", "cbf", "cbv", "mtt", "tmax")
 
 README = """SIMULATED DATA. No patient stands behind any row or scan of this folder.
 
@@ -157,8 +158,9 @@ def _write_patient(out: Path, seed: int, index: int, patient: dict) -> str:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1, index]))
     scans, truth = physics.render(patient, rng)
     name = patient["participant_id"]
+    places = load_study(STUDY).scans
     for scan in WRITTEN_SCANS:
-        save_nifti(scan_path(out, name, scan), *scans[scan])
+        save_nifti(scan_path(out, name, places[scan]), *scans[scan])
     folder = _truth(out, patient).parent
     save_nifti(folder / f"{name}_vessels.nii.gz", *scans["vessels"])
     storage.write_json(_truth(out, patient), truth)

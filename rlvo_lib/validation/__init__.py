@@ -55,7 +55,7 @@ def validate(
             *duplicates.identifier_faults(ids),
             *duplicates.content_faults(people, words),
         ]
-    faults += scans.scan_faults(root, ids, read_scans)
+    faults += scans.scan_faults(root, ids, study, read_scans)
     if len(raw):
         in_order = not any(fault.severity == "error" for fault in faults)
         faults += split.cohort_faults(root, description, people, study, words, clean=in_order)

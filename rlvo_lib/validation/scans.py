@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo_lib import dataset, images, progress
-from rlvo_lib.config import InputError
+from rlvo_lib.config import InputError, Study
 from rlvo_lib.validation import duplicates
 from rlvo_lib.validation.faults import Fault, listed
 
 IMAGES = (".nii.gz", ".nii", ".dcm")
 
 
-def scan_faults(root: Path, ids: pd.Series, read_scans: bool) -> list[Fault]:
+def scan_faults(root: Path, ids: pd.Series, study: Study, read_scans: bool) -> list[Fault]:
     """Faults of the folders ``sub-*``; of scans the headers are read, or with ``read_scans`` all."""
     known = {name for name in ids if dataset.IDENTIFIER.fullmatch(name)}
     folders = sorted(path for path in root.glob("sub-*") if path.is_dir())
@@ -35,8 +35,8 @@ def scan_faults(root: Path, ids: pd.Series, read_scans: bool) -> list[Fault]:
             if any(fault.severity == "error" for fault in outside):
                 unread.add(name)
                 continue
-            faults += _unknown_files(name, files)
-            held[name], broken = _check_scans(root, name, read_scans, readable)
+            faults += _unknown_files(name, files, study)
+            held[name], broken = _check_scans(root, name, study, read_scans, readable)
             faults += broken
         except OSError as error:
             unread.add(name)
@@ -44,7 +44,7 @@ def scan_faults(root: Path, ids: pd.Series, read_scans: bool) -> list[Fault]:
                                 f"cannot be read ({error.strerror})"))  # fmt: skip
     return [
         *faults,
-        *_lacking(ids[ids.isin(known - unread)].drop_duplicates(), held),
+        *_lacking(ids[ids.isin(known - unread)].drop_duplicates(), held, study),
         *duplicates.scan_faults(readable, root),
     ]
 
@@ -80,33 +80,33 @@ def _orphan(name: str, files: list[str]) -> Fault:
                  f"scans without a row are not used (images: {count})")  # fmt: skip
 
 
-def _unknown_files(name: str, files: list[str]) -> Iterator[Fault]:
+def _unknown_files(name: str, files: list[str], study: Study) -> Iterator[Fault]:
     """Files that are neither a scan, nor a scan's JSON sidecar, nor hidden."""
-    scans = [path.format(name) for path in dataset.SCANS.values()]
+    scans = [scan.path.format(name) for scan in study.scans.values()]
     expected = {*scans, *(scan.removesuffix(".nii.gz") + ".json" for scan in scans)}
     unknown = [f for f in files if f not in expected and not Path(f).name.startswith(".")]
     if unknown:
         yield Fault(
             "warning", name, unknown[0], f"{len(unknown)} files",
-            f"scans by their names: {', '.join(s.format('sub-XXXX') for s in dataset.SCANS.values())}",
+            f"scans by their names: {', '.join(s.path.format('sub-XXXX') for s in study.scans.values())}",
             f"not a scan by its name, not used: {listed(unknown)}",
         )  # fmt: skip
 
 
 def _check_scans(
-    root: Path, patient: str, read_scans: bool, readable: list[tuple[str, Path]]
+    root: Path, patient: str, study: Study, read_scans: bool, readable: list[tuple[str, Path]]
 ) -> tuple[list[str], list[Fault]]:
     """The scans that a patient has, and faults of their files; good ones are added to ``readable``."""
     held, faults = [], []
-    for scan in dataset.SCANS:
+    for name, scan in study.scans.items():
         path = dataset.scan_path(root, patient, scan)
         if not path.exists():
             continue
-        held.append(scan)
+        held.append(name)
         try:
             if not read_scans:
                 images.check_header(path)
-            elif scan in ("ncct", "cta"):
+            elif scan.kind == "ct":
                 images.load_ct(path)
             else:
                 images.load_nifti(path)
@@ -117,9 +117,9 @@ def _check_scans(
     return held, faults
 
 
-def _lacking(ids: pd.Series, held: dict[str, list[str]]) -> Iterator[Fault]:
+def _lacking(ids: pd.Series, held: dict[str, list[str]], study: Study) -> Iterator[Fault]:
     """Patients without some of the scans that others of the dataset have."""
-    expected = [scan for scan in dataset.SCANS if any(scan in scans for scans in held.values())]
+    expected = [scan for scan in study.scans if any(scan in scans for scans in held.values())]
     if not expected:
         return
     allowed = f"as other patients: {', '.join(expected)}"

@@ -41,7 +41,7 @@ def cohort_faults(
     if not set(needed_columns(study)) <= set(people.values.columns):
         return  # said already: a column is missing
     try:
-        frame = cohort.build(_dataset(root, description, people), study, words)
+        frame = cohort.build(_dataset(root, description, people, study), study, words)
     except InputError as error:
         yield _unusable(dataset.TABLE, error)
         return
@@ -57,7 +57,7 @@ def _unusable(where: str, error: InputError) -> Fault:
     return Fault("error", "", where, "", "a cohort that can be split into folds", str(error))
 
 
-def _dataset(root: Path, description: dict, people: Patients) -> Dataset:
+def _dataset(root: Path, description: dict, people: Patients, study: Study) -> Dataset:
     """The dataset as far as it can be used: the first row of each patient with a good identifier."""
     good = people.ids.str.fullmatch(dataset.IDENTIFIER) & ~people.ids.duplicated()
     index = pd.Index(people.ids[good], name="participant_id")
@@ -67,6 +67,7 @@ def _dataset(root: Path, description: dict, people: Patients) -> Dataset:
         simulated=description["simulated"],
         raw=people.clean[good].set_axis(index),
         table=people.values[good].set_axis(index),
+        scans=study.scans,
     )
 
 

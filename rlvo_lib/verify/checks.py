@@ -128,7 +128,7 @@ def _check_predictions(run: Run) -> list[tuple]:
         "patients are in the split": (ids, ids.where(ids.isin(split.index), "not in split.csv")),
         "partition is that of the split": (claimed, ids.map(split["partition"])),
         "out-of-fold means not trained on": (
-            frame.loc[held_out, "fold"].astype(str), ids[held_out].map(split["fold"]),
+            frame.loc[held_out, "fold"].astype(str), _held_out_in(frame[held_out], split, run),
         ),
         "label is the cohort's": (frame["y_true"], ids.map(label)),
     }  # fmt: skip
@@ -162,6 +162,15 @@ def _check_predictions(run: Run) -> list[tuple]:
                 )
             )
     return rows
+
+
+def _held_out_in(rows: pd.DataFrame, split: pd.DataFrame, run: Run) -> pd.Series:
+    """The fold in which each row's patient was held out, in the repetition of the row's seed."""
+    parts = [
+        group["participant_id"].map(split[cohort.fold_column(run.study, seed)])
+        for seed, group in rows.groupby("seed")
+    ]
+    return pd.concat(parts)[rows.index] if parts else pd.Series(dtype=str)
 
 
 def _thresholds(run: Run) -> list[tuple]:

@@ -1,0 +1,221 @@
+"""The prepared tensors of a dataset: made where they are not there yet, kept by content, found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlvo_lib import storage, workers
+from rlvo_lib.config import InputError, Settings
+from rlvo_lib.preprocess.tensor import Task, patient_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rlvo_lib.dataset import Dataset
+
+#: Tensors of a task are held in memory up to this size (two tasks run at once).
+IN_MEMORY_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class TensorCache:
+    """The prepared tensors of a dataset: what is there, where, and how good it looks.
+
+    ``table`` has one row a patient (index participant_id): ``key``, ``available`` (tuple of channel
+    names), ``side``, ``flags`` (text, "; " between), the quality figures ``coverage_<channel>``,
+    ``vessel_volume_ml``, ``core_ml``, ``tmax6_ml``, ... (NaN where not measured).
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    records: dict[str, dict[str, Any]]
+
+    def load(self, participant_ids: Iterable[str], channels: Sequence[str]) -> np.ndarray:
+        """Tensors (N, C, D, H, W) float16, in the order asked for.
+
+        Raises InputError naming the patient and the channel that is absent.
+        """
+        return np.stack([self._one(str(p), channels) for p in participant_ids])
+
+    def images(self, participant_ids: Iterable[str], channels: Sequence[str]) -> Any:
+        """Like `load`; where that would fill over `IN_MEMORY_BYTES`, read from disk batch by batch."""
+        stack = TensorStack(self, list(participant_ids), tuple(channels))
+        return stack if stack.nbytes > IN_MEMORY_BYTES else stack[np.arange(len(stack))]
+
+    def _one(self, participant_id: str, channels: Sequence[str]) -> np.ndarray:
+        record = self._record(participant_id)
+        absent = [c for c in channels if c not in record["channels"]]
+        if absent:
+            reason = record["reasons"].get(absent[0], "not a channel of this study")
+            raise InputError(f"patient {participant_id}: no channel '{absent[0]}' ({reason})")
+        tensor = np.load(self.folder / record["key"] / "tensor.npy", mmap_mode="r")
+        return tensor[[record["channels"].index(c) for c in channels]]
+
+    def affine(self, participant_id: str) -> np.ndarray:
+        """4x4, tensor voxel indices to world mm (RAS+) of the patient's scans."""
+        affine = self._record(participant_id)["affine"]
+        if affine is None:
+            raise InputError(f"patient {participant_id}: no scan, so no image grid")
+        return np.array(affine)
+
+    def missing(self, participant_ids: Iterable[str], channels: Sequence[str]) -> dict[str, str]:
+        """The patients who lack a channel, each with the reason: to be excluded and counted."""
+        reasons = {}
+        for participant_id in map(str, participant_ids):
+            record = self._record(participant_id)
+            absent = [c for c in channels if c not in record["channels"]]
+            if absent:
+                reasons[participant_id] = record["reasons"][absent[0]]
+        return reasons
+
+    def _record(self, participant_id: str) -> dict[str, Any]:
+        if participant_id not in self.records:
+            raise InputError(f"patient {participant_id}: not among the prepared patients")
+        return self.records[participant_id]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any patient's files, side, channels or grid change."""
+        return storage.key(sorted((p, r["key"]) for p, r in self.records.items()))
+
+
+@dataclass(frozen=True)
+class TensorStack:
+    """Tensors of N patients that stay on disk: indexed by rows, it gives (n, C, D, H, W) float16."""
+
+    cache: TensorCache
+    participants: list[str]
+    channels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.participants)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self.cache.load([self.participants[row] for row in rows], self.channels)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.cache.load([p], self.channels)[0] for p in self.participants)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all of it would fill in memory."""
+        return len(self) * self.cache.load(self.participants[:1], self.channels).nbytes
+
+
+def prepare(
+    dataset: Dataset, settings: Settings, participants: Iterable[str] | None = None
+) -> TensorCache:
+    """The tensors of a dataset's patients (all, or those named), made where they are not there yet.
+
+    One folder a patient under ``settings.cache / "tensors"``, named by a key of the content of the
+    scans, the side, the channels, the grid and this package's imaging code. A second process that
+    prepares into the same cache waits. An unreadable scan raises InputError naming patient and file.
+    """
+    folder = Path(settings.cache) / "tensors"
+    ids = [str(p) for p in (dataset.table.index if participants is None else participants)]
+    unknown = [p for p in ids if p not in dataset.table.index]
+    if unknown:
+        raise InputError(f"patient {unknown[0]}: not in the table of dataset {dataset.name}")
+    tasks = [_task(dataset, settings, p) for p in ids]
+    with storage.lock(folder / "prepare"):
+        keys = _keys(tasks, folder)
+        todo = [(t, folder / k) for t, k in zip(tasks, keys, strict=True)]
+        todo = [(t, f) for t, f in todo if not (f / "record.json").is_file()]
+        _make(todo, settings.workers)
+    records = {}
+    for task, key in zip(tasks, keys, strict=True):
+        records[task.participant_id] = storage.read_json(folder / key / "record.json") | {
+            "key": key
+        }
+    return TensorCache(folder, _table(records), records)
+
+
+def _task(dataset: Dataset, settings: Settings, participant_id: str) -> Task:
+    study = settings.study
+    channels = {name: (c.scan, c.low, c.high) for name, c in study.channels.items()}
+    paths = {scan: dataset.scan(participant_id, scan) for scan in study.scans}
+    side = None
+    if study.side_column in dataset.table.columns:
+        code = dataset.table.at[participant_id, study.side_column]
+        if isinstance(code, float | np.floating):
+            code = "" if np.isnan(code) else str(int(code))
+        side = study.side_codes.get(str(code))
+    return Task(
+        participant_id=participant_id,
+        root=str(dataset.root),
+        scans={s: str(p) for s, p in paths.items() if p is not None},
+        kinds=study.scans,
+        side=side,
+        flip_to_side=study.flip_to_side,
+        space=study.space,
+        grid_centre_mm=study.grid_centre_mm,
+        channels=channels,
+        grid_shape=tuple(settings.grid_shape),
+        grid_spacing_mm=float(settings.grid_spacing_mm),
+    )
+
+
+def _keys(tasks: Sequence[Task], folder: Path) -> list[str]:
+    """A key for each task; files' digests are remembered by path, size and time of change."""
+    memory = folder / "digests.json"
+    known = storage.read_json(memory) if memory.is_file() else {}
+    code = storage.code_key("images", "head", "vessels", "perfusion", "preprocess")
+    seen, keys = {}, []
+    for task in tasks:
+        digests = {}
+        for scan, path in task.scans.items():
+            stat = os.stat(path)
+            mark = f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+            digests[scan] = seen[mark] = known.get(mark) or storage.digest(path)
+        rest = dataclasses.asdict(task)
+        del rest["scans"], rest["root"]
+        keys.append(storage.key(digests, rest, code))
+    if not seen.keys() <= known.keys():
+        storage.write_json(memory, known | seen)
+    return keys
+
+
+def _make(todo: Sequence[tuple[Task, Path]], processes: int) -> None:
+    """Make the missing tensors; a few are made in this process, a new one costs a second."""
+    if todo:
+        few = len(todo) + 1 if processes == 1 else 8
+        workers.run(_make_one, todo, workers=processes, label="tensors", spawn_from=few)
+
+
+def _make_one(task: Task, folder: Path) -> None:
+    """One patient's folder; its record is written last and marks it whole."""
+    tensor, record = patient_tensor(task)
+    storage.write_array(folder / "tensor.npy", tensor)
+    storage.write_json(folder / "record.json", record)
+
+
+MEASURED = (
+    "vessel_volume_ml", "core_ml", "tmax4_ml", "tmax6_ml", "tmax10_ml", "mismatch_ratio", "hir",
+    "cbv_index",
+)  # fmt: skip
+
+
+def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    covered = [f"coverage_{c}" for r in records.values() for c in r["channels"]]
+    rows = {
+        p: {
+            "key": r["key"],
+            "available": tuple(r["channels"]),
+            "side": r["side"],
+            "flags": "; ".join(r["flags"]),
+            "tmax_side": "",
+        }
+        | dict.fromkeys((*MEASURED, *covered), np.nan)
+        | {name: value for name, value in r["qc"].items() if value is not None}
+        for p, r in records.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")
