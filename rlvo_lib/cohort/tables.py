@@ -93,6 +93,7 @@ def _flat(table: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
     )
     smd = [c for c in table.columns if c.startswith("SMD")]
     table = table.rename(columns=dict(zip(smd, ["smd"], strict=False)))
+    table = table[[c for c in table if c != "smd"] + (["smd"] if smd else [])]
     name = table["variable"].str.split(",").str[0]
     table["variable"] = [
         dictionary[n].label + (f" ({dictionary[n].unit})" if dictionary[n].unit else "")
