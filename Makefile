@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference bench dictionary realdata lock clean
+        notebooks-refresh reference soop soop-baselines soop-results bench dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -55,7 +55,23 @@ notebooks-refresh: $(INSTALLED) ## run the notebooks in place and keep their out
 	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks $(NOTEBOOKS)
 
 reference: reproduce ## replace the committed reference run by the latest one
-	$(BIN)/python -m rlvo_lib.report reports/latest reports/reference
+	$(BIN)/python -m rlvo_lib.report reference reports/latest reports/reference
+
+SOOP := data/soop
+SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
+
+$(SOOP)/dataset_description.json: $(INSTALLED)
+	@test -n "$(FROM)" || { echo "give the download: make $(MAKECMDGOALS) FROM=FOLDER (participants.tsv, ArterialAtlas136.nii.gz, lesion_masks/)"; exit 2; }
+	$(BIN)/rlvo adapt soop --masks "$(FROM)/lesion_masks" --participants "$(FROM)/participants.tsv" --out $(SOOP)
+
+soop-baselines: $(SOOP)/dataset_description.json ## the second study on real patients, baselines only: make soop-baselines FROM=FOLDER
+	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop-baselines --set 'arms=$(SOOP_BASELINES)'
+
+soop: $(SOOP)/dataset_description.json ## the second study, all arms, one cross-validation: make soop FROM=FOLDER
+	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop --set repeats=1
+
+soop-results: $(INSTALLED) ## keep the result tables of reports/soop-baselines as a dated summary (no row of a patient)
+	$(BIN)/python -m rlvo_lib.report summary reports/soop-baselines studies/soop/results/$$(date +%Y-%m-%d)
 
 bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md)
 	$(BIN)/python benchmarks/stages.py demo

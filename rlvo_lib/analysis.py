@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ class Analysis:
         """Outcome (0 or 1) of the eligible patients, by participant_id."""
         return cohort.labels(self.frame, self.settings.study)
 
+    @cached_property
+    def _units(self) -> pd.Series:
+        """The content group of each eligible patient (`dataset.content_groups`)."""
+        return cohort.units(self.frame, self.dictionary)
+
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the training: one a repetition where the cross-validation is repeated."""
@@ -39,7 +45,8 @@ class Analysis:
     def fold_parts(self, fold: int, seed: int) -> dict[str, list[str]]:
         """Patients of a fold: ``train``, ``inner`` (stops the training), ``held_out``, ``test``.
 
-        ``inner`` is taken from the fold's training part, stratified by outcome.
+        ``inner`` is taken from the fold's training part, stratified by outcome. Patients of the same
+        content stay together.
         """
         from sklearn.model_selection import train_test_split
 
@@ -48,15 +55,17 @@ class Analysis:
         folds = members[cohort.fold_column(self.settings.study, seed)]
         held_out = members.index[in_training & (folds == str(fold))]
         rest = members.index[in_training & (folds != str(fold))]
-        train, inner = train_test_split(
-            sorted(rest),
+        first = self._units[sorted(rest)].drop_duplicates()  # one patient stands for each unit
+        _, stopping = train_test_split(
+            list(first.index),
             test_size=self.settings.study.validation["inner_fraction"],
-            stratify=self.y[sorted(rest)],
+            stratify=self.y[first.index],
             random_state=self.settings.seed + fold,
         )
+        inner = self._units[rest].isin(first[stopping]).to_numpy()
         return {
-            "train": sorted(train),
-            "inner": sorted(inner),
+            "train": sorted(rest[~inner]),
+            "inner": sorted(rest[inner]),
             "held_out": sorted(held_out),
             "test": sorted(members.index[members["partition"] == "test"]),
         }
@@ -87,6 +96,8 @@ def open_analysis(settings: Settings) -> Analysis:
         what the run folder was made with.
     """
     words = dictionary.load(settings.study.dictionary_path)
+    if settings.data is None:
+        cohort.refuse_embedded_over(settings.out)
     root = settings.data or embedded_dataset(settings)
     validation.require_valid(root, settings.study, words)
     data = dataset.load_dataset(root, settings.study, words)
@@ -95,7 +106,11 @@ def open_analysis(settings: Settings) -> Analysis:
     given = root / "split.csv" if (root / "split.csv").exists() else None
     split = cohort.make_split(frame, study, words, seed=settings.seed, given=given)
     cohort.freeze_split(
-        frame, split, settings.out, plan=split_plan(settings, given), replace=settings.data is None
+        frame,
+        split,
+        settings.out,
+        plan=split_plan(settings, given),
+        dataset={"name": data.name, "simulated": data.simulated, "embedded": settings.data is None},
     )
     return Analysis(settings, words, data, frame, split)
 

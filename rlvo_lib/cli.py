@@ -177,7 +177,9 @@ def reproduce(
     profile: Annotated[str, typer.Option(help=f"How much: {', '.join(PROFILES)}.")] = "demo",
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; left out: reports/latest (smoke: reports/smoke)."),
+        typer.Option(
+            help="Run folder; left out: reports/ and your dataset's name, or reports/latest."
+        ),
     ] = None,
     study: Annotated[str, typer.Option(help="A folder of studies/.")] = "rlvo",
     set_: Annotated[
@@ -206,7 +208,8 @@ def reproduce(
         "study": study,
         "data": _from_project(paths["data"]),
         "out": _from_project(settings.out),
-        "overrides": overrides,
+        # a notebook's parameters have no tuples
+        "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in overrides.items()},
     }
     try:
         notebooks.run_all(settings, parameters)

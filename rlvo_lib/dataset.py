@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from rlvo_lib import twins
 from rlvo_lib.config import InputError, Scan, Study
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
 
@@ -26,8 +27,9 @@ MAX_TABLE_BYTES = 200_000_000
 MISSING_TOKENS = {"": "-99", "n/a": "-99"}
 IDENTIFIER = re.compile(r"sub-[A-Za-z0-9]+")
 DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?")
-#: Recorded quantities and dates that two patients must share to count as one.
-SAME_CONTENT = 5
+#: Timings of columns that are no content: what a patient is called, what is calculated, and what may be
+#: entered differently for the same patient.
+NO_CONTENT = ("ID", "DERIVED", "PRE_SENSITIVITY")
 
 
 def scan_path(root: str | Path, participant_id: str, scan: Scan) -> Path:
@@ -87,7 +89,7 @@ def load_dataset(root: str | Path, study: Study, dictionary: Dictionary) -> Data
     raw = read_participants(root)
     return Dataset(
         root=root,
-        name=str(description["Name"]),
+        name=description["Name"],
         simulated=description["simulated"],
         raw=raw,
         table=typed(raw, dictionary),
@@ -99,13 +101,16 @@ def read_description(root: Path) -> dict:
     """``dataset_description.json``: at least a Name, and whether the data are simulated."""
     path = root / "dataset_description.json"
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{root}: dataset_description.json is missing") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(description, dict) or "Name" not in description:
         raise InputError(f"{path}: 'Name' is missing")
+    name = description["Name"]
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{path}: 'Name' is {json.dumps(name)}; allowed: the dataset's name")
     if not isinstance(description.get("simulated"), bool):
         raise InputError(
             f"{path}: 'simulated' is {description.get('simulated')!r}; allowed: true or false, so "
@@ -123,7 +128,7 @@ class TextTable:
     """``participants.tsv`` as it is written: its rows by the line of the file they begin on."""
 
     rows: pd.DataFrame  # index: line, the header being 1; text, participant_id among the columns
-    ragged: tuple[tuple[int, str, int], ...]  # rows of another length: line, first field, fields
+    ragged: tuple[tuple[int, str, int], ...]  # rows of another length: line, patient, fields
 
     @property
     def width(self) -> int:
@@ -140,10 +145,10 @@ def read_participants(root: Path) -> pd.DataFrame:
         As `read_table`; and for a row of another length than the header, or a doubled patient.
     """
     path, table = root / TABLE, read_table(root)
-    for line, first, fields in table.ragged:
+    for line, patient, fields in table.ragged:
+        who = f"patient {patient!r}" if patient else "the row"
         raise InputError(
-            f"{path}, line {line}: patient {first!r} has {fields} fields; "
-            f"allowed: {table.width}, as in the header"
+            f"{path}, line {line}: {who} has {fields} fields; allowed: {table.width}, as in the header"
         )
     ids = table.rows["participant_id"]
     if ids.duplicated().any():
@@ -158,36 +163,62 @@ def read_participants(root: Path) -> pd.DataFrame:
 def read_table(root: Path) -> TextTable:
     """``participants.tsv`` as text, with rows that do not fit the header kept apart.
 
+    Every line that is not blank is a row. Spaces around a participant_id are left out.
+
     Raises
     ------
     InputError
         If the file is missing, empty, too large, not UTF-8 or not tab-separated, has no patient or no
-        column ``participant_id``, or has a column twice.
+        column ``participant_id``, or has a column twice; if a quotation mark is not closed in its line.
     """
     path = root / TABLE
-    reader = csv.reader(io.StringIO(_read_text(path), newline=None), delimiter="\t")
-    header = [name.strip() for name in next(reader, [])]
+    lines = re.split(r"\r\n|\r|\n", _read_text(path))
+    written = _rows(lines, path)
+    header = [name.strip() for name in next(written)[1]]
     _check_header(header, path)
-    rows, lines, ragged = [], [], []
+    place = header.index("participant_id")
+    rows, begins, ragged = [], [], []
     seen: dict[str, str] = {}  # one object for each text, however often it stands in the table
-    begin = reader.line_num + 1
-    try:
-        for row in reader:
-            if len(row) == len(header):
-                rows.append([seen.setdefault(cell, cell) for cell in row])
-                lines.append(begin)
-            elif any(cell.strip() for cell in row):
-                ragged.append((begin, row[0], len(row)))
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {begin}: not a readable tab-separated table ({error}); is a quotation "
-            "mark not closed?"
-        ) from error
+    for line, row in written:
+        if len(row) > place:
+            row[place] = row[place].strip()
+        if len(row) == len(header):
+            rows.append([seen.setdefault(cell, cell) for cell in row])
+            begins.append(line)
+        elif lines[line - 1].strip():
+            ragged.append((line, row[place] if len(row) > place else "", len(row)))
     if not rows and not ragged:
         raise InputError(f"{path}: the table has no patients")
-    table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=str)
+    table = pd.DataFrame(rows, columns=header, index=pd.Index(begins, name="line"), dtype=str)
     return TextTable(table, tuple(ragged))
+
+
+def _rows(lines: list[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each line as its number and fields; an `InputError` where a row would go on in the next line."""
+    # an empty line at the end: a quotation mark that is open in the last line would go on in it
+    reader = csv.reader([*lines, ""], delimiter="\t")
+    for line in range(1, len(lines) + 1):
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            if reader.line_num > line:
+                raise _open_quote(path, line, reader.line_num, lines) from None
+            most = csv.field_size_limit()
+            what = f"a field of over {most:,} characters" if len(lines[line - 1]) > most else error
+            raise InputError(f"{path}, line {line}: {what}; allowed: shorter text") from error
+        if reader.line_num > line:
+            raise _open_quote(path, line, reader.line_num, lines)
+        yield line, row
+
+
+def _open_quote(path: Path, first: int, last: int, lines: list[str]) -> InputError:
+    end = len(lines) - (lines[-1] == "")  # the last line, which a line end may close
+    closed = f"is closed in line {last} only" if last <= end else "is not closed"
+    span = f"lines {first} to {last}" if first < (last := min(last, end)) else f"line {first}"
+    return InputError(
+        f'{path}, {span}: a quotation mark (") that is opened in line {first} {closed}, and what stands '
+        "between would be one field; allowed: a field in quotation marks ends in its own line"
+    )
 
 
 def _read_text(path: Path) -> str:
@@ -230,6 +261,12 @@ def _check_header(header: list[str], path: Path) -> None:
             if "participant_id" in [part.strip(' "') for part in header[0].split(mark)]:
                 raise InputError(f"{path}: columns are separated by {name}; allowed: tabs")
         raise InputError(f"{path}: column 'participant_id' is missing")
+    nameless = [str(place) for place, name in enumerate(header, start=1) if not name]
+    if len(nameless) > 1:
+        raise InputError(
+            f"{path}: {len(nameless)} columns have no name (columns {', '.join(nameless)} of "
+            f"{len(header)}); allowed: a name for each"
+        )
     for name in header:
         if header.count(name) > 1:
             raise InputError(f"{path}: column {name!r} stands in it twice")
@@ -309,27 +346,37 @@ def value_codes(text: pd.Series, field: Field) -> np.ndarray:
     return pd.factorize(value.where(missing_codes(distinct) == ""))[0][position]
 
 
-def content_groups(raw: pd.DataFrame, dictionary: Dictionary) -> pd.Series:
-    """A number for each row of a text table: the same where all recorded content is the same.
+def content_codes(raw: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
+    """The content of a text table as whole numbers (`value_codes`), one column for each of it.
 
-    Content is every column of the dictionary but identifiers and what is calculated from other columns;
-    values count as equal however written, and all reasons for a missing value as one. Rows with fewer
-    than five recorded quantities and dates are never grouped: too little to say that they are one
-    patient.
+    Content is every column of the dictionary but identifiers, what is calculated from other columns, and
+    what is not the patient's own (year, centre, operator).
+    """
+    names = [n for n in raw.columns if n in dictionary and dictionary[n].timing not in NO_CONTENT]
+    codes = {name: value_codes(raw[name], dictionary[name]).astype(np.int32) for name in names}
+    return pd.DataFrame(codes, index=raw.index)
+
+
+def twins_of(codes: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
+    """Which rows of `content_codes` are one patient: numbers ``same`` and ``alike`` (`twins.find`).
+
+    Quantities and dates are the evidence.
+    """
+    fields = [dictionary[name] for name in codes.columns]
+    evidence = np.array([f.is_quantity or f.type == "datetime" for f in fields], dtype=bool)
+    same, alike = twins.find(codes.to_numpy(), evidence)
+    return pd.DataFrame({"same": same, "alike": alike}, index=codes.index)
+
+
+def content_groups(raw: pd.DataFrame, dictionary: Dictionary) -> pd.Series:
+    """A number for each row of a text table: the same where rows are one patient by their content.
+
+    Values count as equal however written, and all reasons for a missing value as one. Rows are one
+    patient where all content is the same or, as after a correction, where at most two of the columns
+    that both have recorded differ; the exact rule is that of `twins`.
 
     Returns
     -------
     Series of whole numbers with the index of ``raw``.
     """
-    group = np.zeros(len(raw), dtype=np.int64)
-    recorded = np.zeros(len(raw), dtype=np.int64)
-    for name in raw.columns:
-        if name not in dictionary or dictionary[name].timing in ("ID", "DERIVED"):
-            continue
-        codes = value_codes(raw[name], dictionary[name])
-        group = pd.factorize(group * (len(raw) + 1) + codes)[0]  # codes lie in -1..len(raw)-1
-        if dictionary[name].is_quantity or dictionary[name].type == "datetime":
-            recorded += codes >= 0
-    few = recorded < SAME_CONTENT
-    group[few] = len(raw) + np.arange(len(raw))[few]
-    return pd.Series(pd.factorize(group)[0], index=raw.index)
+    return twins_of(content_codes(raw, dictionary), dictionary)["alike"].rename(None)

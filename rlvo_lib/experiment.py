@@ -146,7 +146,15 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
     """The tasks of some arms; ``mean`` arms have none, since they are made from others."""
     settings, study = analysis.settings, analysis.settings.study
     code = storage.code_key(
-        "dataset", "cohort", "analysis", "tabular", "encoders", "fusion", "training", "experiment"
+        "twins",
+        "dataset",
+        "cohort",
+        "analysis",
+        "tabular",
+        "encoders",
+        "fusion",
+        "training",
+        "experiment",
     )
     tasks = []
     for name in arms:

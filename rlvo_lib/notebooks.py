@@ -57,6 +57,7 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
     """
     for name in NAMES:
         check_parameters(source(name), parameters)
+    _check_dataset(settings)
     clear(settings.out)
     done = []
     with _quiet_kernels():
@@ -69,6 +70,16 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
                 done.append(run_one(name, settings.out / "notebooks", parameters))
             print(f"{title}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return done
+
+
+def _check_dataset(settings: Settings) -> None:
+    """Raise before anything of an earlier run is cleared, if this dataset may not take its place."""
+    from rlvo_lib import analysis, cohort
+
+    if settings.data is None:
+        cohort.refuse_embedded_over(settings.out)
+    else:
+        analysis.open_analysis(settings)
 
 
 def _networks(settings: Settings) -> bool:

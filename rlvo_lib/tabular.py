@@ -10,7 +10,8 @@ quantities never imputed       (``@IMPUTE=never`` in the data dictionary: a rati
                                switched off (0 after scaling) and the indicator is on
 codes                          imputed by the most frequent code, then one-hot columns (one for two levels)
 
-The indicator exists where a training patient lacks the value.
+The indicator exists where a training patient lacks the value. A column that does not vary in training
+is 0 for everybody.
 """
 
 from __future__ import annotations
@@ -81,7 +82,12 @@ class TabularEncoder:
 
     def fit(self, table: pd.DataFrame) -> TabularEncoder:
         """Learn medians, scales and the missing indicators from training patients."""
-        self._transformer.fit(self._select(table))
+        selected = self._select(table)
+        matrix = self._transformer.fit_transform(selected)
+        # What never varied in training taught nothing: it stays 0 whatever other patients have.
+        self._varied = (
+            np.ptp(matrix, axis=0) > 0 if len(matrix) else np.zeros(matrix.shape[1], bool)
+        )
         return self
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
@@ -91,7 +97,8 @@ class TabularEncoder:
             warnings.filterwarnings(
                 "ignore", message="Found unknown categories", category=UserWarning
             )
-            return self._transformer.transform(self._select(table)).astype(np.float32)
+            matrix = self._transformer.transform(self._select(table))
+        return np.where(self._varied, matrix, 0.0).astype(np.float32)
 
     @property
     def names(self) -> list[str]:

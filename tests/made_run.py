@@ -142,4 +142,7 @@ def _write_cohort(run, study, predictions):
     split = pd.DataFrame({"participant_id": ids})
     split["partition"] = ["train" if i in fold.index else "test" for i in ids]
     split["fold"] = [str(fold.get(i, "")) for i in ids]
-    freeze_split(cohort, split, run, plan={"seed": 0}, replace=False)
+    freeze_split(
+        cohort, split, run, plan={"seed": 0},
+        dataset={"name": "made", "simulated": True, "embedded": True},
+    )  # fmt: skip

@@ -1,10 +1,12 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo_lib import cohort, dataset, metrics
+from rlvo_lib import cohort, dataset
 from rlvo_lib.config import InputError
 
 
@@ -68,6 +70,10 @@ def test_flow_counts_each_patient_once_at_the_first_rule_not_met(raw, write_data
         "assessed": 0, "anterior": 0, "adult": 1, "years": 1, "imaging": 0, "outcome": 1, "included": 0,
     }  # fmt: skip
     assert flow.loc["assessed", "n"] == 8 and flow.loc["included", "n"] == 5
+    assert flow["unknown"].sum() == 0
+    raw.loc["sub-04", "age"] = "-99"
+    flow = cohort.flow(_build(raw, write_dataset, study, words), study).set_index("step")
+    assert flow.loc["adult", ["excluded", "unknown"]].tolist() == [2, 1]
 
 
 def test_excluded_patients_are_listed_with_what_decided(raw, write_dataset, study, words):
@@ -226,24 +232,41 @@ def test_table1_counts_missing_values_and_does_not_call_them_a_level(
     assert rows["missing"].iloc[0] == "1"
 
 
-def test_tableone_s_smds_are_our_own(analysis, study, words):
+def test_our_smds_are_tableone_s_where_it_has_one(analysis, study, words):
+    from tableone import TableOne
+
     frame, split = analysis.frame, analysis.split
     for by in ("label", "partition"):
-        table = cohort.table1(frame, split, study, words, by=by)
-        shown = table[table["smd"] != ""].drop_duplicates("variable").set_index("variable")["smd"]
         values, categorical = cohort.table1_values(frame, split, study, words, by=by)
-        first, second = (g for _, g in values.groupby("group"))
-        compared = 0
-        for name in values.columns.drop("group"):
-            label = words[name].label + (f" ({words[name].unit})" if words[name].unit else "")
-            kind = "categorical" if name in categorical else "continuous"
-            own = metrics.smd(first[name].to_numpy(), second[name].to_numpy(), kind=kind)
-            if label in shown and np.isfinite(own):
-                assert abs(float(shown[label].replace("<0.001", "0"))) == pytest.approx(
-                    abs(own), abs=6e-4
-                ), name
-                compared += 1
-        assert compared > 20
+        own = cohort.standardised_differences(values, categorical)
+        columns = list(own)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = TableOne(
+                values, columns=columns, categorical=categorical, groupby="group", smd=True,
+                pval=False, include_null=False,
+                continuous=[c for c in columns if c not in categorical],
+            ).tableone  # fmt: skip
+        (shown,) = (table[c] for c in table.columns if "SMD" in c[-1])
+        theirs = {v.split(",")[0]: smd for (v, _), smd in shown.items() if smd not in ("", "nan")}
+        compared = [n for n in columns if np.isfinite(own[n]) and own[n] and n in theirs]
+        assert len(compared) > 20
+        for name in compared:
+            shown_smd = float(theirs[name].replace("<0.001", "0"))
+            assert own[name] == pytest.approx(shown_smd, abs=6e-4), name
+
+
+def test_table1_has_an_smd_where_tableone_has_none(raw, write_dataset, study, words):
+    raw["transfer"] = ["1", "1", "1", "0", "1", "0", "0", "0"]  # as the outcome
+    raw["aspects"] = "9"
+    raw["siphon_calc"] = ["-97", "-97", "-97", "1", "-97", "1", "2", "0"]  # none with the outcome
+    frame = _build(raw, write_dataset, study, words)
+    split = pd.DataFrame({"participant_id": raw.index, "partition": ["train"] * 6 + ["test"] * 2})
+    table = cohort.table1(frame, split, study, words, by="label").drop_duplicates("variable")
+    shown = table.set_index("variable")["smd"]
+    assert shown[words["transfer"].label] == "inf"
+    assert shown[f"{words['aspects'].label} (points)"] == "0.000"
+    assert shown[words["siphon_calc"].label] == ""
 
 
 # ---------------------------------------------------------------------------------------- screen
@@ -284,6 +307,19 @@ def test_the_screen_finds_leaks_and_lets_honest_predictors_pass(screened, study,
     assert table.loc["nihss_adm", "warning"] == "whether it is missing nearly separates the outcome"
     assert table.loc["sbp_adm", "warning"] == "follows the identifier; follows a date"
     assert table.loc["sbp_adm", "date"] == pytest.approx(-1)
+
+
+def test_the_screen_sees_copies_of_the_year_and_codes_in_steps(screened, study, words):
+    screened["admit_year"] = [str(2017 + i // 20) for i in range(len(screened))]
+    screened["aspects"] = [str(i // 20) for i in range(len(screened))]
+    screened["collateral_tan"] = [str(i // 30) for i in range(len(screened))]
+    shuffled = np.random.default_rng(1).permutation(screened["scan_datetime"])  # shifted dates
+    split = pd.DataFrame({"participant_id": screened["participant_id"], "partition": "train"})
+    table = cohort.screen_predictors(screened.assign(scan_datetime=shuffled), split, study, words)
+    warning = table.set_index("variable")["warning"]
+    assert warning["aspects"] == "follows the identifier; follows a date"
+    assert "follows the identifier" in warning["collateral_tan"]
+    assert warning["age"] == ""
 
 
 def test_the_screen_never_looks_at_the_test_part(screened, study, words):

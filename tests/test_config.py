@@ -17,6 +17,12 @@ def test_profiles_differ_only_where_they_say():
     assert demo.patients == 599
 
 
+def test_the_run_folder_is_named_after_the_dataset_or_the_profile(tmp_path):
+    assert load_settings("demo").out.name == "latest"
+    assert load_settings("demo", data=tmp_path).out.name == tmp_path.name
+    assert load_settings("demo", data=tmp_path, out="x").out.name == "x"
+
+
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_settings("smoke").seed = 1
@@ -54,6 +60,7 @@ def test_none_keeps_the_profile_value():
             dict(profile="smoke", allow_sensitivity_predictors=1),
             "setting 'allow_sensitivity_predictors' is 1; allowed: True or False",
         ),
+        (dict(profile="smoke", repeats=3), "only for a study without a test part"),
         (
             dict(profile="smoke", outcome_definition="etici_3"),
             "outcome definition 'etici_3' is not known; allowed: main, stenosis_only",
@@ -92,6 +99,21 @@ def test_fused_arms_see_all_channels_and_only_clinical_predictors(study):
             'holdout = "moon"',
             "holdout 'moon' is not defined; allowed: random",
         ),
+        (
+            "folds = 4",
+            "folds = 1",
+            "folds of validation '1' is not defined; allowed: a whole number",
+        ),
+        ("folds = 4", 'folds = "4"', "folds of validation '4'"),
+        ("test_fraction = 0.197", "test_fraction = 2.0", "test_fraction of validation '2.0'"),
+        ("test_fraction = 0.197", 'test_fraction = "x"', "allowed: a share between 0 and 1"),
+        ("folds = 4", "folds = 4\nrepeats = 3", "design with repeats 'holdout'"),
+        (
+            'kind = "ct"',
+            'kind = "xray"',
+            "kind of scan 'ncct' 'xray' is not defined; allowed: ct, map",
+        ),
+        ('space = "head"', 'space = "moon"', "space of the grid 'moon'"),
         ('severity = "warning"', 'severity = "grave"', "severity of 'ivt-anticoagulated' 'grave'"),
         ('op = "code"', 'op = "any-scan"', "op of rule 'first-pass-without-pass' 'any-scan'"),
         ('flip_to_side = "left"', 'flip_to_side = "up"', "flip_to_side 'up' is not defined"),

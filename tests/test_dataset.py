@@ -1,5 +1,6 @@
 import codecs
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,12 @@ def test_dataset_folder_faults(raw, write_dataset, words, tmp_path, study):
     description.write_text(json.dumps({"Name": "x"}))
     with pytest.raises(InputError, match="'simulated' is None; allowed: true or false"):
         dataset.load_dataset(root, study, words)
+    for name in ("null", '""', '" "', "5", "[]"):
+        description.write_text(f'{{"Name": {name}, "simulated": true}}')
+        with pytest.raises(InputError, match="'Name' is .*; allowed: the dataset's name"):
+            dataset.load_dataset(root, study, words)
+    description.write_bytes(codecs.BOM_UTF8 + b'{"Name": "mine", "simulated": true}')
+    assert dataset.load_dataset(root, study, words).name == "mine"
     description.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         dataset.load_dataset(root, study, words)
@@ -92,7 +99,11 @@ def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words, study):
         ("participant_id\tage\t age\nsub-1\t60\t1\n", "column 'age' stands in it twice"),
         ("participant_id,age\nsub-1,60\n", "separated by commas; allowed: tabs"),
         ('"participant_id";"age"\nsub-1;60\n', "separated by semicolons; allowed: tabs"),
-        ('participant_id\tcentre\nsub-1\t"A\nsub-2\tB\n' + "x" * 200_000, "quotation mark not clo"),
+        ("participant_id\tage\t\t \n", r"2 columns have no name \(columns 3, 4 of 4\)"),
+        ("age\tparticipant_id\n60\tsub-1\t1\n", "line 2: patient 'sub-1' has 3 fields"),
+        ("age\tparticipant_id\n60\n", "line 2: the row has 1 fields; allowed: 2"),
+        ("participant_id\tage\nsub-1\t60\n sub-1 \t61\n", "'sub-1' stands in more than one row"),
+        (f"participant_id\nsub-1\n{'x' * 131_073}\n", "line 3: a field of over 131,072 characters"),
     ],
 )
 def test_table_faults(write_table, words, text, message, study):
@@ -148,11 +159,65 @@ def test_two_gigabytes_of_commas_are_refused_before_they_are_read(
 
 
 def test_rows_keep_the_lines_they_begin_on(write_table):
-    text = 'participant_id\tcentre\nsub-1\t"A\nB"\n\nsub-2\tC\nsub-3\nsub-4\tD\r\n'
+    text = 'participant_id\tcentre\nsub-1\t"A\tB"\n\n sub-2\tC ""\nsub-3\nsub-4 \tD\r\n'
     table = dataset.read_table(write_table(text))
-    assert table.rows.index.tolist() == [2, 5, 7]
-    assert table.rows["centre"].tolist() == ["A\nB", "C", "D"]
-    assert table.ragged == ((6, "sub-3", 1),) and table.width == 2
+    assert table.rows.index.tolist() == [2, 4, 6]
+    assert table.rows["participant_id"].tolist() == ["sub-1", "sub-2", "sub-4"]
+    assert table.rows["centre"].tolist() == ["A\tB", 'C ""', "D"]
+    assert table.ragged == ((5, "sub-3", 1),) and table.width == 2
+
+
+def _patients(n):
+    return ["participant_id\tcentre", *(f"sub-{i}\tA" for i in range(2, n + 1))]
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ({10: '\t"ok', 20: '\t"ok'}, r"lines 10 to 20: .*line 10 is closed in line 20 only"),
+        ({10: '\t"ok', 11: '\t"ok'}, r"lines 10 to 11: .*line 10 is closed in line 11 only"),
+        ({25: '\t"ok'}, r"lines 25 to 30: .*line 25 is not closed"),
+        ({30: '\t"ok'}, r"line 30: .*line 30 is not closed"),
+        ({1: '\t"ok'}, r"lines 1 to 30: .*line 1 is not closed"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_stray_quotation_mark_is_refused(write_table, marks, message, end):
+    lines = _patients(30)
+    for line, mark in marks.items():
+        lines[line - 1] += mark
+    with pytest.raises(InputError, match=message) as caught:
+        dataset.read_table(write_table("\n".join(lines) + end))
+    assert 'a quotation mark (")' in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_quotation_mark_that_swallows_very_much_is_named_too(write_table):
+    lines = [*_patients(2), 'sub-3\t"A', *("x" * 1000 for _ in range(200))]
+    with pytest.raises(InputError, match=r"lines 3 to \d+: a quotation mark"):
+        dataset.read_table(write_table("\n".join(lines)))
+
+
+CELLS = st.text(st.sampled_from("ab\" '\u2028\x0b\x1cé"), max_size=4)
+
+
+@given(
+    st.lists(st.lists(CELLS, min_size=1, max_size=4).map("\t".join), max_size=8),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_no_line_of_a_table_ever_vanishes(tmp_path_factory, lines, end):
+    folder = tmp_path_factory.mktemp("lines")
+    text = end.join(["participant_id\tcentre\tage", "sub-1\tA\t60", *lines])
+    (folder / "participants.tsv").write_bytes(text.encode())
+    try:
+        table = dataset.read_table(folder)
+    except InputError as error:
+        assert "a quotation mark" in str(error)
+        return
+    found = [*table.rows.index, *(line for line, _, _ in table.ragged)]
+    written = re.split("\r\n|\r|\n", text)
+    filled = {number for number, line in enumerate(written, start=1) if line.strip()} - {1}
+    assert filled <= set(found) and len(found) == len(set(found))
+    assert all(written[line - 1].count("\t") == 2 for line in set(found) - filled)
 
 
 def test_a_row_of_nothing_but_tabs_is_a_patient_without_a_name(write_table):
@@ -203,8 +268,24 @@ def test_the_same_content_under_two_names_is_one_group(raw, words):
     both = pd.concat([raw, twin])
     group = dataset.content_groups(both.assign(note=range(9)), words)
     assert group["sub-99"] == group["sub-03"] and group.nunique() == 8
-    twin["age"] = "18"
+    twin[["age", "core_ml", "sbp_adm"]] = ["18", "11", "99"]  # three of them: another patient
     assert dataset.content_groups(pd.concat([raw, twin]), words).nunique() == 9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"age": "18"},
+        {"age": "-99"},
+        {"sex": "-99", "core_ml": "11"},
+        {"centre": "B", "operator": "Z", "admit_year": "2022"},  # not the patient's own
+        {"scan_datetime": "-99", "puncture_datetime": "-99"},
+    ],
+)
+def test_a_patient_entered_again_and_corrected_is_one_group(raw, words, changes):
+    twin = raw.loc[["sub-03"]].rename(index={"sub-03": "sub-99"}).assign(**changes)
+    group = dataset.content_groups(pd.concat([raw, twin]), words)
+    assert group["sub-99"] == group["sub-03"] and group.nunique() == 8
 
 
 def test_reasons_for_a_missing_value_are_no_content(raw, words):

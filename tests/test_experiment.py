@@ -239,6 +239,8 @@ def test_a_design_without_a_test_set(raw, write_dataset, other_run):
     root = write_dataset(large)
     rows = [f"{name},train,{1 + k // 12}" for k, name in enumerate(large.index)]
     (root / "split.csv").write_text("participant_id,partition,fold\n" + "\n".join(rows))
-    opened = open_analysis(dataclasses.replace(other_run, data=root))
+    plan = other_run.study.validation | {"design": "cross-validation"}
+    study = dataclasses.replace(other_run.study, validation=plan)
+    opened = open_analysis(dataclasses.replace(other_run, data=root, study=study))
     predictions = experiment.run_arms(opened, None, ["clinical_logistic", "clinical_mlp"])
     assert set(predictions["partition"]) == {"out-of-fold"} and len(predictions) == 2 * len(large)

@@ -120,11 +120,12 @@ def test_risk_by_outcome_shows_every_patient():
 def test_flow_diagram_says_every_number():
     flow = pd.DataFrame({
         "step": ["assessed", "adult", "included"], "text": ["in the dataset", "18 or older", "included"],
-        "n": [640, 620, 620], "excluded": [0, 20, 0],
+        "n": [640, 620, 620], "excluded": [0, 20, 0], "unknown": [0, 3, 0],
     })  # fmt: skip
     texts = [t.get_text() for t in draw(figures.flow_diagram(flow)).axes[0].texts]
     assert [t for t in texts if t] == [
-        "in the dataset\nn = 640", "not met: 18 or older\nexcluded: 20", "included\nn = 620",
+        "in the dataset\nn = 640", "rule: 18 or older\nexcluded: 20, 3 of them since it is unknown",
+        "included\nn = 620",
     ]  # fmt: skip
     counts = pd.DataFrame({
         "partition": ["all", "test", "train", "train", "train"], "fold": ["all", "all", "all", "1", "2"],

@@ -14,6 +14,7 @@ from made_run import make_run
 from rlvo_lib import figures, report, storage
 from rlvo_lib.config import InputError
 from rlvo_lib.report import provenance
+from rlvo_lib.report.summary import keep_summary
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
 WORDS = "AUC of <everything> & more. Second sentence."
@@ -225,3 +226,28 @@ def test_a_broken_notebook_is_named(made, tmp_path):
     (tmp_path / "run" / "notebooks" / "02_broken.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"02_broken\.ipynb: not a readable notebook"):
         report.write_index(tmp_path / "run")
+
+
+# ---------------------------------------------------------------------------------------- summary
+
+
+def test_a_summary_holds_no_row_of_a_patient(made, tmp_path):
+    folder = keep_summary(made, tmp_path / "summary")
+    names = {path.name for path in folder.iterdir()}
+    assert {"performance.csv", "comparisons.csv", "flow.csv", "summary.json"} <= names
+    assert not {"exclusions.csv", "roc_points.csv", "cohort.csv", "predictions.csv"} & names
+    text = "".join(p.read_text("utf-8") for p in folder.iterdir() if p.suffix != ".png")
+    assert not re.search(r"sub-\d", text) and "/home" not in text
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["patients"] == 72 and summary["data"] == "simulated"
+
+
+def test_a_table_of_patients_is_refused_in_a_summary(made, tmp_path):
+    run = shutil.copytree(made, tmp_path / "run")
+    table = pd.read_csv(run / "tables" / "flow.csv", dtype=str)
+    table.assign(step="sub-0001").to_csv(run / "tables" / "flow.csv", index=False)
+    with pytest.raises(InputError, match="table 'flow', column 'step': holds rows of patients"):
+        keep_summary(run, tmp_path / "summary")
+    assert not (tmp_path / "summary").exists()
+    with pytest.raises(InputError, match="not a finished run folder"):
+        keep_summary(tmp_path, tmp_path / "summary")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,14 +21,24 @@ def _with(study, **validation):
     return dataclasses.replace(study, validation=study.validation | validation)
 
 
+VARIED = {
+    "age": (40, 95), "nihss_adm": (2, 42), "sbp_adm": (90, 220), "glucose_adm": (70, 300),
+    "lkw_to_ct_min": (30, 1200), "clot_length_mm": (3, 60), "perviousness_hu": (0, 60),
+    "duration_min": (10, 200), "nihss_24h": (0, 42),
+}  # fmt: skip
+
+
 @pytest.fixture
 def many(raw, write_dataset, study, words):
+    """200 patients, half with the outcome, who share nothing but what the rules need."""
     rows = [raw.set_axis([f"sub-{k}x{i}" for i in range(8)]).assign(
-        sbp_adm=str(100 + k), glucose_adm=str(90 + k), admit_year=str(2017 + k % 7),
-        centre=["Bar", "Gir", "Lle"][k % 3],
+        admit_year=str(2017 + k % 7), centre=["Bar", "Gir", "Lle"][k % 3],
     ) for k in range(25)]  # fmt: skip
     large = pd.concat(rows)
     large.index.name = "participant_id"
+    rng = np.random.default_rng(4)
+    for column, (low, high) in VARIED.items():
+        large[column] = rng.integers(low, high, len(large)).astype(str)
     return _build(large, write_dataset, study, words)
 
 
@@ -190,20 +201,66 @@ def test_a_given_split_that_parts_a_patient_is_refused(many, study, words, tmp_p
     row = pd.DataFrame([["sub-again", *other]], columns=split.columns)
     pd.concat([split, row]).to_csv(tmp_path / "given.csv", index=False)
     both = pd.concat([many, again], ignore_index=True)
-    with pytest.raises(InputError, match="'sub-0x0' and 'sub-again' have the same content"):
+    with pytest.raises(
+        InputError, match="'sub-0x0' and 'sub-again' have the same or nearly the same"
+    ):
         cohort.make_split(both, study, words, seed=1, given=tmp_path / "given.csv")
 
 
+def test_a_given_split_needs_a_test_part_where_the_design_has_one(many, study, words, tmp_path):
+    ids = many["participant_id"]
+    rows = {
+        "participant_id": ids,
+        "partition": "train",
+        "fold": [str(1 + i // 8 % 4) for i in range(len(ids))],
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "given.csv", index=False)
+    with pytest.raises(InputError, match="the test part has no patient"):
+        cohort.make_split(many, study, words, seed=1, given=tmp_path / "given.csv")
+    plan = _with(study, design="cross-validation")
+    assert len(cohort.make_split(many, plan, words, seed=1, given=tmp_path / "given.csv")) == 200
+
+
+def test_folds_that_a_spreadsheet_wrote_are_read(many, study, words, tmp_path):
+    split = cohort.make_split(many, study, words, seed=1, given=None)
+    other = split.assign(fold=split["fold"].where(split["fold"] == "", split["fold"] + ".0"))
+    other.assign(participant_id=" " + other["participant_id"]).to_csv(
+        tmp_path / "given.csv", index=False
+    )
+    assert cohort.make_split(many, study, words, seed=9, given=tmp_path / "given.csv").equals(split)
+
+
+def test_a_date_must_be_a_date(many, study, words):
+    with pytest.raises(
+        InputError, match="date_column 'sex' is of type radio; allowed: a date or a number"
+    ):
+        cohort.make_split(
+            many, _with(study, holdout="date", date_column="sex"), words, seed=1, given=None
+        )
+
+
+def test_too_few_patients_for_an_inner_part_are_named(many, study, words):
+    few = many.groupby("rlvo").head(6)  # 6 with and 6 without the outcome
+    plan = _with(study, design="cross-validation", inner_fraction=0.1)
+    with pytest.raises(
+        InputError, match="[89] patients are left to train on.*2 patients in the inner part"
+    ):
+        cohort.make_split(few, plan, words, seed=1, given=None)
+
+
 # --------------------------------------------------------------------------------------- freezing
+
+REAL = {"name": "ours", "simulated": False, "embedded": False}
+EMBEDDED = {"name": "embedded", "simulated": True, "embedded": True}
 
 
 @pytest.fixture
 def frozen(many, study, words, tmp_path):
     """A function that freezes a cohort and its split in one run folder."""
 
-    def freeze(frame=many, *, seed=1, replace=False):
+    def freeze(frame=many, *, seed=1, dataset=REAL, plan=None):
         split = cohort.make_split(frame, study, words, seed=seed, given=None)
-        cohort.freeze_split(frame, split, tmp_path, plan={"seed": seed}, replace=replace)
+        cohort.freeze_split(frame, split, tmp_path, plan=plan or {"seed": seed}, dataset=dataset)
         return split
 
     return freeze
@@ -212,12 +269,13 @@ def frozen(many, study, words, tmp_path):
 def test_the_split_is_written_once_with_its_fingerprints(frozen, tmp_path):
     split = frozen()
     record = json.loads((tmp_path / "split.json").read_text())
-    assert record["patients"] == 200 and record["plan"] == {"seed": 1}
+    assert record["patients"] == 200 and record["plan"] == {"seed": 1} and record["dataset"] == REAL
     assert set(record["sha256"]) == {"cohort.csv", "split.csv"}
     before = (tmp_path / "split.csv").stat().st_mtime_ns
     frozen()
     assert (tmp_path / "split.csv").stat().st_mtime_ns == before
     assert cohort.read_split(tmp_path / "split.csv").equals(split)
+    assert all(kept == now for _, kept, now in cohort.frozen_files(tmp_path))
 
 
 def test_a_changed_dataset_is_refused_with_the_difference(frozen, many):
@@ -228,18 +286,44 @@ def test_a_changed_dataset_is_refused_with_the_difference(frozen, many):
     one.loc[3, ["age", "sbp_adm"]] = ["99", "111"]
     with pytest.raises(
         InputError,
-        match=r"'sub-0x3' age: '63' became '99', 'sub-0x3' sbp_adm: '100' became '111'\)",
+        match=r"'sub-0x3' age: '\d+' became '99', 'sub-0x3' sbp_adm: '\d+' became '111'\)",
     ):
         frozen(one)
     with pytest.raises(InputError, match=r"column 'age' is gone"):
         frozen(many.drop(columns="age"))
     with pytest.raises(InputError, match=r"and 195 more\)"):
-        frozen(many.assign(sex="1", age="50").assign(sex=many["sex"]))
+        frozen(many.assign(age="96"))
 
 
-def test_another_seed_is_refused(frozen):
+def test_another_plan_is_refused_by_name(frozen):
     frozen()
-    with pytest.raises(InputError, match="the seed or the plan of the split changed since"):
+    with pytest.raises(InputError, match="the plan is another: seed was 1 and is 2"):
+        frozen(seed=2)
+    with pytest.raises(InputError, match="outcome_definition was None and is 'etici_2b50'"):
+        frozen(plan={"seed": 1, "outcome_definition": "etici_2b50"})
+    with pytest.raises(InputError, match="it is drawn otherwise now"):
+        frozen(seed=2, plan={"seed": 1})
+
+
+def test_another_dataset_is_refused_by_name(frozen, tmp_path):
+    frozen()
+    with pytest.raises(InputError, match="the dataset is another: simulated was False and is True"):
+        frozen(dataset=REAL | {"simulated": True})
+    with pytest.raises(
+        InputError, match="the dataset is another: name was 'ours' and is 'embedded'"
+    ):
+        frozen(dataset=EMBEDDED)
+    with pytest.raises(InputError, match="holds the run of dataset 'ours'; give another --out"):
+        cohort.refuse_embedded_over(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cohort.csv", "split.csv", "split.json"])
+def test_a_file_that_was_deleted_is_refused(frozen, tmp_path, name):
+    frozen()
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"is missing, although|was changed or deleted by hand"):
+        frozen()
+    with pytest.raises(InputError):
         frozen(seed=2)
 
 
@@ -253,10 +337,24 @@ def test_a_split_edited_by_hand_is_refused(frozen, tmp_path):
         frozen()
 
 
-def test_a_replaceable_split_is_replaced(frozen, tmp_path):
+@pytest.mark.parametrize("text", [b"{", b"{}", b"[]", b"\xff\xfe", b'{"sha256": 1}'])
+def test_a_damaged_record_is_named(frozen, tmp_path, text):
     frozen()
-    other = frozen(seed=2, replace=True)
+    (tmp_path / "split.json").write_bytes(text)
+    with pytest.raises(
+        InputError, match=r"split\.json: not readable \(\w+\); allowed: as it was written"
+    ):
+        frozen()
+
+
+def test_what_was_made_of_the_embedded_cohort_is_replaced(frozen, tmp_path):
+    frozen(dataset=EMBEDDED)
+    cohort.refuse_embedded_over(tmp_path)
+    other = frozen(seed=2, dataset=EMBEDDED)
     assert cohort.read_split(tmp_path / "split.csv").equals(other)
+    frozen(dataset=REAL)  # the embedded run can be made again
+    with pytest.raises(InputError, match="the split is frozen"):
+        frozen(dataset=EMBEDDED)
 
 
 def test_text_that_looks_like_a_formula_does_not_count_as_a_change(frozen, many, tmp_path):

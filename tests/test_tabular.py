@@ -68,6 +68,15 @@ def test_columns_of_the_setting_need_the_switch(words):
         TabularEncoder(("age", "n_passes"), words, allow_sensitivity=True)
 
 
+def test_what_did_not_vary_in_training_is_zero_for_everybody(table, words):
+    training = table.assign(age=np.nan, sex="1", anticoagulant="0")
+    others = table.assign(age=[196.0, 1.0, 2.0, 3.0], sex="0", anticoagulant="2")
+    encoder = TabularEncoder(COLUMNS, words).fit(training)
+    assert (encoder.transform(others) == 0).all()
+    constant = TabularEncoder(("age",), words).fit(table.assign(age=70.0))
+    assert (constant.transform(others) == 0).all()
+
+
 def test_leakage_and_missing_columns_are_refused(table, words):
     with pytest.raises(
         InputError, match="column 'n_passes' cannot be a predictor: its timing is INTRA"

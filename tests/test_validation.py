@@ -22,6 +22,7 @@ def raw(raw):
     more = raw.loc[["sub-07", "sub-01"]].set_axis(["sub-08", "sub-09"])
     more["scan_datetime"] = ["2020-02-01 10:00", "2020-02-02 10:00"]
     more["puncture_datetime"] = ["2020-02-01 11:00", "2020-02-02 11:00"]
+    more["age"], more["sbp_adm"], more["glucose_adm"] = ["80", "81"], ["150", "151"], ["90", "91"]
     ten = pd.concat([raw, more]).rename_axis("participant_id")
     agreeing = {"core_ml": "10", "ivt_pre": "0", "access_failure": "0", "n_passes": "1"}
     return ten.assign(clot_length_mm="30", lkw_to_ct_min="100", **agreeing)
@@ -51,7 +52,9 @@ def _more(raw, n):
     """``n`` patients made from the ten, no two of the same content."""
     many = pd.concat([raw] * (n // 10 + 1)).iloc[:n]
     many.index = pd.Index([f"sub-{i:04d}" for i in range(n)], name="participant_id")
-    many["lkw_to_ct_min"] = [str(100 + i) for i in range(n)]
+    for column in ("lkw_to_ct_min", "sbp_adm", "glucose_adm", "duration_min"):
+        many[column] = [str(100 + i % 160) for i in range(n)]
+    many["clot_hu"] = [f"{20 + i / 10:.1f}" for i in range(n)]
     many["scan_datetime"] = pd.date_range("2020-01-01", periods=n, freq="D").strftime(
         "%Y-%m-%d 10:00"
     )
@@ -166,7 +169,7 @@ def test_a_formula_anywhere_else_is_an_error_or_a_named_column(raw, check):
     assert faults["where"].tolist() == ["=cmd", "age", "=cmd"]
 
 
-@pytest.mark.parametrize("name", ["../sub-00", "sub-00/x", "sub 00", "sub-00 ", "00", "sub-é"])
+@pytest.mark.parametrize("name", ["../sub-00", "sub-00/x", "sub 00", "sub-00 .", "00", "sub-é"])
 def test_identifiers_must_be_bids_and_lead_nowhere(raw, write_dataset, study, words, name):
     root = write_dataset(raw.rename(index={"sub-00": name}))
     outside = root.parent / "sub-00" / "ct" / "sub-00_ncct.nii.gz"
@@ -267,8 +270,8 @@ def test_days_are_compared_where_a_time_of_day_is_missing(raw, check):
         (("10", "50", "0.3"), "hir is 0.3, but tmax10_ml 10 / tmax6_ml 50 is 0.2"),
         (("12.34", "50.00", "0.2468"), None),
         (("0", "0", "-98"), None),
-        (("0", "0", "0"), "hir is 0 and tmax6_ml is 0"),
-        (("0", "0", "-99"), "hir is -99 and tmax6_ml is 0"),
+        (("0", "0", "0"), None),
+        (("-97", "0", "0.2"), None),
         (("10", "50", "-98"), "hir is -98 and tmax6_ml is 50"),
         (("10", "50", "-99"), None),
         (("-97", "50", "0.2"), None),
@@ -284,6 +287,27 @@ def test_a_ratio_agrees_with_its_parts_within_the_rounding(raw, check, parts, fa
     else:
         found = _one(faults)
         assert (found["severity"], found["where"], found["message"]) == ("error", "hir", fault)
+
+
+@pytest.mark.parametrize("ratio", ["-99", "-97"])
+def test_a_ratio_that_does_not_apply_and_is_not_recorded_is_a_warning(raw, check, ratio):
+    raw.loc["sub-03", ["tmax10_ml", "tmax6_ml", "hir", "mismatch_ratio"]] = ["0", "0", ratio, "-99"]
+    fault = _one(check(raw))
+    assert (fault["severity"], fault["where"]) == ("warning", "hir")
+    assert fault["message"] == f"hir is {ratio} and tmax6_ml is 0"
+    assert fault["allowed"].startswith("-98 (not applicable) where tmax6_ml is 0")
+
+
+@pytest.mark.parametrize(("core", "least"), [("0", "99"), ("0.0", "990"), ("0.00", "9900")])
+def test_a_denominator_of_nought_is_known_to_half_its_last_digit(raw, check, core, least):
+    raw.loc["sub-03", ["tmax6_ml", "hir", "core_ml"]] = ["50", "0.2", core]
+    for ratio in ("-98", least, "99999"):
+        raw.loc["sub-03", "mismatch_ratio"] = ratio
+        assert check(raw).empty
+    raw.loc["sub-03", "mismatch_ratio"] = "60.0"
+    fault = _one(check(raw))
+    assert (fault["severity"], fault["where"]) == ("error", "mismatch_ratio")
+    assert fault["message"].endswith(f"/ core_ml {core} is at least {float(least):.3g}")
 
 
 def test_half_a_unit_of_the_last_digit():
@@ -460,6 +484,31 @@ def test_the_same_content_under_two_identifiers(raw, check):
     assert fault["message"] == "the same content as sub-03 (lines 5 and 12)"
 
 
+def test_a_corrected_copy_is_a_warning_that_says_what_differs(raw, check):
+    twin = raw.loc[["sub-03"]].rename(index={"sub-03": "sub-99"})
+    twin[["age", "cad", "centre"]] = ["31", str(1 - int(raw.loc["sub-03", "cad"])), "B"]
+    twin["scan_datetime"] = "-99"
+    fault = _one(check(pd.concat([raw, twin])))
+    assert (fault["severity"], fault["participant_id"], fault["value"]) == (
+        "warning",
+        "sub-99",
+        "sub-03",
+    )
+    assert fault["message"].startswith("nearly the same content as sub-03 (lines 5 and 12); of ")
+    assert fault["message"].endswith(
+        " columns that both have, age, cad differ; a split keeps them on one side"
+    )
+
+
+def test_one_patient_three_times_is_named_by_what_is_the_same(raw, check):
+    twin = raw.loc[["sub-03"] * 2].set_axis(["sub-98", "sub-99"])
+    twin["age"] = "31"
+    faults = check(pd.concat([raw, twin]).rename_axis("participant_id"))
+    assert faults["severity"].tolist() == ["warning", "error"]
+    assert faults["participant_id"].tolist() == ["sub-98", "sub-99"]
+    assert faults["value"].tolist() == ["sub-03", "sub-98"]
+
+
 def test_the_same_scan_time_and_five_quantities(raw, check):
     twin = raw.loc[["sub-03"]].rename(index={"sub-03": "sub-99"})
     twin[["sex", "age", "sbp_adm"]] = [str(1 - int(raw.loc["sub-03", "sex"])), "31", "99"]
@@ -478,7 +527,8 @@ def test_many_of_one_scan_time_are_compared_as_wholes(raw, check):
     many = _more(raw, 64).assign(scan_datetime="2020-01-01 10:00")
     assert check(many).empty
     many.loc["sub-0050"] = many.loc["sub-0010"]
-    many.loc["sub-0050", "sex"] = str(1 - int(many.loc["sub-0010", "sex"]))
+    for column in ("sex", "cad", "diabetes"):
+        many.loc["sub-0050", column] = str(1 - int(many.loc["sub-0010", column]))
     fault = _one(check(many))
     assert (fault["severity"], fault["participant_id"], fault["value"]) == (
         "warning", "sub-0050", "sub-0010",
@@ -571,6 +621,27 @@ def test_the_same_file_under_two_patients(scanned, study, words):
     assert fault["where"] == "sub-05/ct/sub-05_cta.nii.gz"
 
 
+def test_equal_masks_of_two_patients_are_no_fault(scanned, study, words):
+    copied = scan_path(scanned, "sub-01", "cta").read_bytes()
+    scan_path(scanned, "sub-05", "cta").write_bytes(copied)
+    masks = study.scans | {"cta": dataclasses.replace(study.scans["cta"], kind="mask")}
+    assert validation.validate(scanned, dataclasses.replace(study, scans=masks), words).empty
+
+
+@pytest.mark.parametrize("place", ["sub-02", "sub-02/ct", "sub-02/ct\udcff"])
+def test_a_file_name_that_is_not_utf_8_can_be_written(scanned, study, words, tmp_path, place):
+    (scanned / place).mkdir(exist_ok=True)
+    try:
+        (scanned / place / "Tom\udcf3grafo.nii.gz").write_text("")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    fault = _one(validation.validate(scanned, study, words))
+    assert (fault["severity"], fault["participant_id"]) == ("warning", "sub-02")
+    assert fault["where"] == f"{place}/Tom\\xf3grafo.nii.gz".replace("\udcff", "\\xff")
+    storage.write_json(tmp_path / "faults.json", [fault.to_dict()])
+    assert storage.read_json(tmp_path / "faults.json") == [fault.to_dict()]
+
+
 def test_a_link_that_leads_out_of_the_dataset(scanned, study, words, tmp_path):
     outside = tmp_path / "elsewhere"
     (scanned / "sub-01").rename(outside)
@@ -659,7 +730,18 @@ def test_one_patient_on_both_sides_under_two_identifiers(divided, write_dataset,
     faults = validation.validate(root, study, words)
     assert faults["where"].tolist() == ["participants.tsv", "split.csv"]
     assert (faults["severity"] == "error").all()
-    assert faults["message"].iloc[1] == "in train fold 3, but the same content as sub-0001 in test"
+    assert "'sub-0001' and 'sub-0030' have the same content" in faults["message"].iloc[1]
+
+
+def test_a_corrected_copy_on_the_other_side_is_an_error(divided, write_dataset, study, words):
+    root, many, _ = divided
+    many.loc["sub-0030"] = many.loc["sub-0001"]
+    many.loc["sub-0030", ["age", "nihss_adm"]] = ["31", "-99"]
+    write_dataset(many)
+    faults = validation.validate(root, study, words)
+    assert faults["severity"].tolist() == ["warning", "error"]
+    assert faults["where"].tolist() == ["participants.tsv", "split.csv"]
+    assert "'sub-0001' and 'sub-0030'" in faults["message"].iloc[1]
 
 
 def test_the_table_s_own_split_columns_must_agree(divided, write_dataset, study, words):

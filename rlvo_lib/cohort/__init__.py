@@ -14,6 +14,7 @@ from rlvo_lib.cohort.eligibility import (
     labels,
     read_frame,
 )
+from rlvo_lib.cohort.freezing import freeze_split, frozen_files, refuse_embedded_over
 from rlvo_lib.cohort.label import (
     label_bounds,
     label_definitions,
@@ -22,8 +23,13 @@ from rlvo_lib.cohort.label import (
 )
 from rlvo_lib.cohort.rules import criteria, derive_label, meets
 from rlvo_lib.cohort.screen import screen_predictors
-from rlvo_lib.cohort.split import fold_column, freeze_split, make_split, read_split, split_counts
-from rlvo_lib.cohort.tables import missingness, table1, table1_values
+from rlvo_lib.cohort.split import fold_column, make_split, read_split, split_counts, units
+from rlvo_lib.cohort.tables import (
+    missingness,
+    standardised_differences,
+    table1,
+    table1_values,
+)
 
 __all__ = [
     "assign",
@@ -34,6 +40,7 @@ __all__ = [
     "flow",
     "fold_column",
     "freeze_split",
+    "frozen_files",
     "included",
     "label_bounds",
     "label_definitions",
@@ -45,8 +52,11 @@ __all__ = [
     "missingness",
     "read_frame",
     "read_split",
+    "refuse_embedded_over",
     "screen_predictors",
     "split_counts",
+    "standardised_differences",
     "table1",
     "table1_values",
+    "units",
 ]

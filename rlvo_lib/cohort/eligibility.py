@@ -97,22 +97,24 @@ def labels(frame: pd.DataFrame, study: Study) -> pd.Series:
 
 
 def flow(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The eligibility flow: step, text, n, excluded; one row a rule, in order.
+    """The eligibility flow: step, text, n, excluded, unknown; one row a rule, in order.
 
-    ``n`` counts the patients left after the step.
+    ``n`` counts the patients left after the step; ``unknown`` those of the excluded whose value for the
+    rule is missing.
     """
     left = len(frame)
-    rows = [("assessed", "patients in the dataset", left, 0)]
+    rows = [("assessed", "patients in the dataset", left, 0, 0)]
     for rule in study.eligibility:
-        excluded = int((frame["exclusion"] == rule.id).sum())
-        left -= excluded
+        out = frame["exclusion"] == rule.id
+        left -= int(out.sum())
+        unknown = out & (missing_codes(frame[rule.column]) != "") if rule.column else out & False
         text = rule.text
         if not _assessed(rule, frame["scans"]):
             text += ": not assessed, the dataset has no scans"
-        rows.append((rule.id, text, left, excluded))
+        rows.append((rule.id, text, left, int(out.sum()), int(unknown.sum())))
     events = int(labels(frame, study).sum())
-    rows.append(("included", f"included, of whom {events} with the outcome", left, 0))
-    return pd.DataFrame(rows, columns=["step", "text", "n", "excluded"])
+    rows.append(("included", f"included, of whom {events} with the outcome", left, 0, 0))
+    return pd.DataFrame(rows, columns=["step", "text", "n", "excluded", "unknown"])
 
 
 def exclusions(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

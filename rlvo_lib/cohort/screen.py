@@ -36,17 +36,26 @@ def screen_predictors(
     training = split.loc[split["partition"] == "train", "participant_id"]
     patients, y = included(frame).loc[training], labels(frame, study).loc[training]
     table = typed(patients.drop(columns=["scans", "included", "exclusion"]), dictionary)
-    numbers = [int(re.sub(r"\D", "", name) or 0) for name in patients.index]
-    number = pd.Series(numbers, index=patients.index, dtype=float)
+    digits = [int(re.sub(r"\D", "", name) or 0) for name in patients.index]
+    number = pd.Series(digits, index=patients.index, dtype=float)
     dates = [
         pd.to_datetime(table[name], format="ISO8601", errors="coerce").astype("int64").astype(float)
         .where(table[name].notna())
         for name in table
         if dictionary[name].type == "datetime"
     ]  # fmt: skip
+    year = study.validation.get("date_column", "")  # dates may be shifted patient by patient
+    dates += [table[year]] if year in table and dictionary[year].is_quantity else []
     predictors = dict.fromkeys(c for group in study.predictors.values() for c in group)
     rows = [
-        _screen(name, _ordered(table[name], y, dictionary), y, number, dates)
+        _screen(
+            name,
+            _by_outcome(table[name], y, dictionary),
+            _in_own_order(table[name], dictionary),
+            y,
+            number,
+            dates,
+        )
         for name in predictors
         if name in table
     ]
@@ -54,7 +63,15 @@ def screen_predictors(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _ordered(values: pd.Series, y: pd.Series, dictionary: Dictionary) -> pd.Series:
+def _in_own_order(values: pd.Series, dictionary: Dictionary) -> pd.Series:
+    """Values as numbers; codes by their place in the dictionary."""
+    if dictionary[values.name].is_quantity:
+        return values
+    places = {code: float(k) for k, code in enumerate(dictionary[values.name].choices)}
+    return values.map(places).astype(float)
+
+
+def _by_outcome(values: pd.Series, y: pd.Series, dictionary: Dictionary) -> pd.Series:
     """Values as numbers; codes as the share of patients with the outcome who have them."""
     if dictionary[values.name].is_quantity:
         return values
@@ -62,11 +79,16 @@ def _ordered(values: pd.Series, y: pd.Series, dictionary: Dictionary) -> pd.Seri
 
 
 def _screen(
-    name: str, value: pd.Series, y: pd.Series, number: pd.Series, dates: list[pd.Series]
+    name: str,
+    value: pd.Series,
+    ordered: pd.Series,
+    y: pd.Series,
+    number: pd.Series,
+    dates: list[pd.Series],
 ) -> tuple:
     separation, absent = _separation(value, y), _separation(value.isna().astype(float), y)
-    identifier = _correlation(value, number)
-    by_date = max((_correlation(value, d) for d in dates), key=_size, default=float("nan"))
+    identifier = _correlation(ordered, number)
+    by_date = max((_correlation(ordered, d) for d in dates), key=_size, default=float("nan"))
     found = [
         (separation > MAX_SEPARATION, "nearly separates the outcome"),
         (absent > MAX_SEPARATION, "whether it is missing nearly separates the outcome"),

@@ -15,7 +15,7 @@ the training, so that predictions of seed 1 belong to ``fold_2``.
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import storage
-from rlvo_lib.cohort.eligibility import included, labels, read_frame
+from rlvo_lib.cohort.eligibility import included, labels
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dataset import content_groups, missing_codes
 from rlvo_lib.dictionary import Dictionary
@@ -35,9 +34,6 @@ SPLIT_COLUMNS = ["participant_id", "partition", "fold"]
 def fold_column(study: Study, seed: int) -> str:
     """The column of the split with the folds of a training seed."""
     return "fold" if study.repeats == 1 or seed == 0 else f"fold_{seed + 1}"
-
-
-SHOWN = 5  # differences named when a frozen split is refused
 
 
 def make_split(
@@ -55,7 +51,7 @@ def make_split(
         with, or none without, the outcome.
     """
     patients, y = included(frame), labels(frame, study)
-    group = content_groups(patients.drop(columns=["included", "exclusion", "scans"]), dictionary)
+    group = units(frame, dictionary)
     if given:
         split = _given_split(given, y.index, study)
         _refuse_parted(split, group, given)
@@ -64,6 +60,12 @@ def make_split(
         split = _draw_split(order, y, group, study, seed)
     _check_classes(split, y, study)
     return split
+
+
+def units(frame: pd.DataFrame, dictionary: Dictionary) -> pd.Series:
+    """The unit of each eligible patient: the same number where content is that of one patient."""
+    patients = included(frame).drop(columns=["included", "exclusion", "scans"])
+    return content_groups(patients, dictionary)
 
 
 def _check_classes(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
@@ -76,9 +78,8 @@ def _check_classes(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
         for fold in [str(number + 1) for number in range(study.validation["folds"])]:
             name = f"fold {fold}" + (f" of repetition {seed + 1}" if seed else "")
             parts[name] = members.index[members[column] == fold]
-    test = members.index[members["partition"] == "test"]
-    if len(test) or (study.validation["design"] == "holdout" and (members["fold"] == "").any()):
-        parts["the test part"] = test
+    if study.validation["design"] == "holdout":
+        parts["the test part"] = members.index[members["partition"] == "test"]
     for name, ids in parts.items():
         counts = y[ids].value_counts()
         if counts.empty:
@@ -89,6 +90,22 @@ def _check_classes(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
                 f"split: {name} has only patients {only} the outcome; allowed: both in each part "
                 f"({int(y.sum())} of {len(y)} patients have it)"
             )
+    _check_inner(split, y, study)
+
+
+def _check_inner(split: pd.DataFrame, y: pd.Series, study: Study) -> None:
+    """Whether the training part of each fold is large enough for the inner part that stops a training."""
+    for seed in range(study.repeats):
+        fold = split.set_index("participant_id")[fold_column(study, seed)]
+        for held_out in sorted(set(fold) - {""}):
+            rest = y[fold.index[(fold != held_out) & (fold != "")]]
+            inner = math.ceil(study.validation["inner_fraction"] * len(rest))
+            if rest.value_counts().min() < 2 or inner < 2:
+                raise InputError(
+                    f"split: without fold {held_out}, {len(rest)} patients are left to train on, "
+                    f"{int(rest.sum())} with the outcome; allowed: enough for an inner part with both "
+                    "outcomes (2 of each at least, and 2 patients in the inner part)"
+                )
 
 
 # --------------------------------------------------------------------------------------- drawing
@@ -111,7 +128,7 @@ def _draw_split(
     partition = unit_of.map(test).map({True: "test", False: "train"})
     split = pd.DataFrame({"participant_id": ids, "partition": partition.to_numpy()})
     for repetition in range(study.repeats):
-        fold = _draw_folds(units["y"][~test], study, seed + repetition)
+        fold = _draw_folds(units["y"][~test], study, seed + repetition, held_out=int(test.sum()))
         split[fold_column(study, repetition)] = unit_of.map(fold).fillna("").to_numpy()
     return split
 
@@ -165,6 +182,11 @@ def _order_of_split(
         return patients[column].str.strip()
     if dictionary[column].type == "datetime":
         return pd.to_datetime(patients[column], format="ISO8601").dt.normalize()
+    if not dictionary[column].is_quantity:
+        raise InputError(
+            f"study file: date_column '{column}' is of type {dictionary[column].type}; allowed: a date "
+            "or a number, such as a year"
+        )
     return pd.to_numeric(patients[column])
 
 
@@ -198,7 +220,7 @@ def _test_centres(
     return drawn[: int(np.argmin(np.abs(shares - plan["test_fraction"]))) + 1]
 
 
-def _draw_folds(y: pd.Series, study: Study, seed: int) -> pd.Series:
+def _draw_folds(y: pd.Series, study: Study, seed: int, *, held_out: int) -> pd.Series:
     """The fold (text) of each training unit."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -206,8 +228,8 @@ def _draw_folds(y: pd.Series, study: Study, seed: int) -> pd.Series:
     least = int(y.value_counts().reindex([0, 1], fill_value=0).min())
     if least < count:
         raise InputError(
-            f"split: the rarer outcome has {least} of {len(y)} training patients; allowed: at "
-            f"least one in each of {count} folds"
+            f"split: the rarer outcome has {least} of {len(y)} training patients ({held_out} are held "
+            f"out); allowed: at least one in each of {count} folds"
         )
     splitter = StratifiedKFold if study.validation.get("stratified", True) else KFold
     folds = splitter(count, shuffle=True, random_state=seed)
@@ -217,7 +239,7 @@ def _draw_folds(y: pd.Series, study: Study, seed: int) -> pd.Series:
     return fold
 
 
-# ----------------------------------------------------------------------------------- given, kept
+# ------------------------------------------------------------------------------------------ given
 
 
 def _given_split(path: Path, ids: pd.Index, study: Study) -> pd.DataFrame:
@@ -246,7 +268,7 @@ def _refuse_parted(split: pd.DataFrame, group: pd.Series, path: Path) -> None:
     for unit in parted.index[parted > 1][:1]:
         names = [name for name in place.index if group[name] == unit]
         raise InputError(
-            f"{path}: patients {' and '.join(repr(n) for n in names)} have the same content and are "
+            f"{path}: patients {' and '.join(repr(n) for n in names)} have the same or nearly the same content and are "
             f"in different parts ({' and '.join(repr(place[n].strip()) for n in names)}); allowed: "
             "one patient, one row"
         )
@@ -257,7 +279,9 @@ def read_split(path: str | Path) -> pd.DataFrame:
     try:
         split = pd.read_csv(path, dtype=str, keep_default_na=False)
         repeated = [name for name in split if re.fullmatch(r"fold_\d+", name)]
-        split = split[[*SPLIT_COLUMNS, *repeated]]
+        split = split[[*SPLIT_COLUMNS, *repeated]].apply(lambda column: column.str.strip())
+        for name in ("fold", *repeated):  # a spreadsheet may have written 1.0
+            split[name] = split[name].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     except (FileNotFoundError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: missing or empty") from error
     except (UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
@@ -270,76 +294,6 @@ def read_split(path: str | Path) -> pd.DataFrame:
     if len(doubled):
         raise InputError(f"{path}: patient '{doubled.iloc[0]}' stands in it twice")
     return split
-
-
-def freeze_split(
-    frame: pd.DataFrame, split: pd.DataFrame, run: Path, *, plan: dict[str, Any], replace: bool
-) -> None:
-    """Write ``cohort.csv``, ``split.csv`` and ``split.json`` (their fingerprints) of a run, once.
-
-    Only where ``replace`` may others take their place.
-
-    Raises
-    ------
-    InputError
-        If the run folder holds another cohort or split, naming what differs: patients, then values.
-    """
-    files = {"cohort.csv": frame, "split.csv": split}
-    record = run / "split.json"
-    if (run / "split.csv").exists() and not replace:
-        _refuse_edited(run, record)
-        difference = _difference(run, frame, split)
-        if difference:
-            raise InputError(
-                f"{run / 'split.csv'}: the split is frozen, and {difference}; give another --out for "
-                "a new run"
-            )
-        if record.exists():
-            return
-    for name, table in files.items():
-        storage.write_csv(run / name, table)
-    fingerprints = {name: storage.digest(run / name) for name in files}
-    storage.write_json(record, {"sha256": fingerprints, "patients": len(split), "plan": plan})
-
-
-def _refuse_edited(run: Path, record: Path) -> None:
-    if not record.exists():
-        return
-    for name, kept in storage.read_json(record)["sha256"].items():
-        if not (run / name).exists() or storage.digest(run / name) != kept:
-            raise InputError(
-                f"{run / name}: the split is frozen, and this file was changed or deleted by hand; "
-                "allowed: as it was written, or another --out for a new run"
-            )
-
-
-def _difference(run: Path, frame: pd.DataFrame, split: pd.DataFrame) -> str:
-    """What differs from the run's kept cohort and split, in words; empty if nothing does."""
-    if (run / "cohort.csv").exists():
-        kept, new = (t.set_index("participant_id") for t in (read_frame(run), _as_read(frame)))
-        gone, added = kept.index.difference(new.index), new.index.difference(kept.index)
-        changes = [f"'{p}' is gone" for p in gone] + [f"'{p}' is new" for p in added]
-        columns = kept.columns.symmetric_difference(new.columns)
-        changes += [f"column '{c}' is {'gone' if c in kept else 'new'}" for c in columns]
-        if not changes:
-            new = new.loc[kept.index, kept.columns]
-            for row, column in np.argwhere((kept != new).to_numpy()):
-                was, is_ = kept.iat[row, column], new.iat[row, column]
-                changes.append(
-                    f"'{kept.index[row]}' {kept.columns[column]}: '{was}' became '{is_}'"
-                )
-        if changes:
-            more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-            return f"the dataset changed since ({', '.join(changes[:SHOWN])}{more})"
-    if not read_split(run / "split.csv").equals(_as_read(split)):
-        return "the seed or the plan of the split changed since (same patients, other assignment)"
-    return ""
-
-
-def _as_read(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as it reads back once it is written."""
-    text = io.StringIO(storage.csv_text(table))
-    return pd.read_csv(text, dtype=str, keep_default_na=False)
 
 
 def split_counts(frame: pd.DataFrame, split: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import warnings
 
 import pandas as pd
 
+from rlvo_lib import metrics
 from rlvo_lib.cohort.eligibility import included, labels
 from rlvo_lib.cohort.rules import label_columns
 from rlvo_lib.config import InputError, Study
@@ -28,7 +29,9 @@ def table1(
     -------
     DataFrame with variable, level, missing, overall, one column a group, smd. Quantities as median
     [quartiles], codes as n (%) of the patients with a value. The standardised mean difference is
-    tableone's; `metrics.smd` gives the same.
+    `metrics.smd` of the second group from the first (tableone's agrees where it has one; it has none
+    for groups without a common level, or without spread): "inf" where the groups have nothing in
+    common, empty where a group has no value.
     """
     from tableone import TableOne
 
@@ -43,7 +46,7 @@ def table1(
             continuous=[c for c in columns if c not in categorical],
             nonnormal=[c for c in columns if c not in categorical],
             groupby="group",
-            smd=values["group"].nunique() == 2,
+            smd=False,
             htest_name=False,
             pval=False,
             include_null=False,
@@ -53,7 +56,23 @@ def table1(
                 if dictionary[c].is_categorical
             },
         ).tableone
-    return _flat(table, dictionary)
+    return _flat(table, standardised_differences(values, categorical), dictionary)
+
+
+def standardised_differences(values: pd.DataFrame, categorical: list[str]) -> dict[str, float]:
+    """`metrics.smd` of each column of `table1_values`, second group minus first; empty if not two."""
+    groups = [group for _, group in values.groupby("group")]
+    if len(groups) != 2:
+        return {}
+    first, second = groups
+    return {
+        name: metrics.smd(
+            second[name].to_numpy(),
+            first[name].to_numpy(),
+            kind="categorical" if name in categorical else "continuous",
+        )
+        for name in values.columns.drop("group")
+    }
 
 
 def table1_values(
@@ -84,17 +103,20 @@ def table1_values(
     return values.assign(group=group), categorical
 
 
-def _flat(table: pd.DataFrame, dictionary: Dictionary) -> pd.DataFrame:
+def _flat(
+    table: pd.DataFrame, differences: dict[str, float], dictionary: Dictionary
+) -> pd.DataFrame:
     """A tableone as a tidy frame: its two-level rows and columns become plain columns."""
     table = table.copy()
     table.columns = [str(column[-1]) for column in table.columns]
     table = table.reset_index(names=["variable", "level"]).rename(
         columns={"Missing": "missing", "Overall": "overall"}
     )
-    smd = [c for c in table.columns if c.startswith("SMD")]
-    table = table.rename(columns=dict(zip(smd, ["smd"], strict=False)))
-    table = table[[c for c in table if c != "smd"] + (["smd"] if smd else [])]
     name = table["variable"].str.split(",").str[0]
+    if differences:
+        first = ~name.duplicated()
+        shown = {n: "" if d != d else f"{d:.3f}" for n, d in differences.items()}
+        table["smd"] = name.map(shown).where(first, "")
     table["variable"] = [
         dictionary[n].label + (f" ({dictionary[n].unit})" if dictionary[n].unit else "")
         if n in dictionary

@@ -25,6 +25,7 @@ class Settings:
     outcome_definition: str = "main"  # one of the study file's definitions of the outcome
     allow_sensitivity_predictors: bool = False  # year, vendor, ...: known before, but not biology
     arms: tuple[str, ...] = ()  # those to run; empty: all of the study file
+    repeats: int = 0  # of the cross-validation; 0: as the study file says
     # embedded cohort
     patients: int = 599
     scenario: str = "paper"
@@ -104,7 +105,7 @@ def load_settings(
     """Settings of a profile with some fields replaced.
 
     Relative ``data``, ``out`` and ``cache`` are taken from the project folder, wherever the caller
-    runs. An override of None keeps the profile's value; the study file may change a profile's.
+    runs. The run folder is ``reports/`` and the name of the dataset's folder, or of the profile. An override of None keeps the profile's value; the study file may change a profile's.
 
     Raises
     ------
@@ -143,7 +144,9 @@ def load_settings(
         if name in values:
             value = values[name]
             values[name] = tuple(value) if isinstance(value, list | tuple) else (value,)
-    place = _DEFAULT_OUT[profile] if study == "rlvo" else f"{study}-{_DEFAULT_OUT[profile]}"
+    repeats = values.get("repeats", 0)
+    plan = plan.repeated(repeats) if isinstance(repeats, int) else plan  # else refused below
+    place = (Path(data).name or study) if str(data) else _DEFAULT_OUT[profile]
     settings = Settings(
         study=plan.under(values.get("outcome_definition", MAIN)),
         profile=profile,
@@ -168,7 +171,7 @@ def _check_settings(settings: Settings) -> None:
         "str": (str, "text"),
         "bool": (bool, "True or False"),
     }
-    may_be_zero = ("seed", "weight_decay", "augment_shift_voxels", "augment_noise")
+    may_be_zero = ("seed", "repeats", "weight_decay", "augment_shift_voxels", "augment_noise")
     for entry in dataclasses.fields(Settings):
         value, (kind, words) = getattr(settings, entry.name), kinds.get(entry.type, (object, ""))
         is_number = kind not in (str, bool, object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ SCAN_KINDS = ("ct", "map", "mask")
 SPACES = ("head", "template")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
+DESIGNS = ("holdout", "cross-validation")
 HOLDOUTS = ("random", "stratified", "date", "centre")
 MAIN = "main"  # the id of the outcome's definition that is not a sensitivity one
 
@@ -178,6 +180,23 @@ class Study:
             criteria=chosen.criteria,
             eligibility=(*rules[:place], *chosen.exclude, *rules[place:]),
         )
+
+    def repeated(self, repeats: int) -> Study:
+        """This study with another number of repetitions of its cross-validation; 0: its own.
+
+        Raises
+        ------
+        InputError
+            If its design has a test part: that is not repeated.
+        """
+        if not repeats or repeats == self.repeats:
+            return self
+        if self.validation["design"] != "cross-validation":
+            raise InputError(
+                f"setting 'repeats' is {repeats}; allowed: only for a study without a test part "
+                "(design cross-validation)"
+            )
+        return dataclasses.replace(self, validation=self.validation | {"repeats": repeats})
 
     @property
     def outcome_label(self) -> str:
@@ -310,6 +329,24 @@ def _parse_arm(name: str, raw: dict[str, Any]) -> Arm:
     return Arm(name=name, **(raw | lists))
 
 
+def _check_validation(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
+    plan = study.validation
+    for name, allowed in (("design", DESIGNS), ("holdout", HOLDOUTS)):
+        if plan.get(name, allowed[0]) not in allowed:
+            refuse(name, plan[name], allowed)
+    for name, least in (("folds", 2), ("repeats", 1)):
+        value = plan.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            refuse(f"{name} of validation", value, (f"a whole number of at least {least}",))
+    shares = ["inner_fraction"] + ["test_fraction"] * (plan["design"] == "holdout")
+    for name in shares:
+        value = plan.get(name)
+        if not isinstance(value, float) or not 0 < value < 1:
+            refuse(f"{name} of validation", value, ("a share between 0 and 1",))
+    if study.repeats > 1 and plan["design"] == "holdout":
+        refuse("design with repeats", plan["design"], ("cross-validation",))
+
+
 def _check_study(study: Study, where: str) -> None:
     def refuse(what: str, value: str, allowed: Any) -> None:
         raise InputError(f"{where}: {what} '{value}' is not defined; allowed: {', '.join(allowed)}")
@@ -328,8 +365,7 @@ def _check_study(study: Study, where: str) -> None:
     for relation in study.consistency:
         if relation.severity not in ("error", "warning"):
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
-    if study.validation.get("holdout", "random") not in HOLDOUTS:
-        refuse("holdout", study.validation["holdout"], HOLDOUTS)
+    _check_validation(study, refuse)
     for name, scan in study.scans.items():
         if scan.kind not in SCAN_KINDS:
             refuse(f"kind of scan '{name}'", scan.kind, SCAN_KINDS)
@@ -338,8 +374,6 @@ def _check_study(study: Study, where: str) -> None:
             refuse(f"scan of channel '{name}'", channel.scan, study.scans)
     if study.space not in SPACES:
         refuse("space of the grid", study.space, SPACES)
-    if study.repeats > 1 and study.validation["design"] != "cross-validation":
-        refuse("design with repeats", study.validation["design"], ("cross-validation",))
     for arm in study.arms.values():
         if arm.kind not in ARM_KINDS:
             refuse(f"kind of arm '{arm.name}'", arm.kind, ARM_KINDS)

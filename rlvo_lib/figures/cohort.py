@@ -33,7 +33,7 @@ def flow_diagram(flow: pd.DataFrame, split_counts: pd.DataFrame | None = None) -
     From those assessed to those included, with a box beside for each rule: how many did not meet it.
     Below, where given, the partitions with their events.
     """
-    flow = need(flow, "step", "text", "n", "excluded").reset_index(drop=True)
+    flow = need(flow, "step", "text", "n", "excluded", "unknown").reset_index(drop=True)
     rules, parts = flow.iloc[1:-1], _partitions(split_counts)
     height = len(rules) + 1 + (1.5 if parts else 0)
     figure = canvas(7.6, 0.9 + 0.62 * (height + 1))
@@ -41,14 +41,14 @@ def flow_diagram(flow: pd.DataFrame, split_counts: pd.DataFrame | None = None) -
     axis.set_axis_off()
     axis.set(xlim=(0, 10), ylim=(-height - 0.5, 0.5))
     bottom = -(len(rules) + 1)
-    axis.plot([2.6, 2.6], [-0.3, bottom + 0.3], color=INK, linewidth=1)
+    _arrow(axis, (2.6, -0.33), (2.6, bottom + 0.33), INK)
     _box(axis, 2.6, 0, 4.4, _counted(flow.iloc[0]), COLOURS[0])
     for k, rule in enumerate(rules.itertuples(), start=1):
         colour = COLOURS[1] if rule.excluded else NO_SKILL
         _arrow(axis, (2.6, -k), (4.65, -k), colour)
-        text = textwrap.fill(f"not met: {rule.text}", 52)
-        _box(axis, 7.3, -k, 5.2, f"{text}\nexcluded: {rule.excluded}", colour)
-    _arrow(axis, (2.6, bottom + 0.5), (2.6, bottom + 0.33), INK)
+        unknown = f", {rule.unknown} of them since it is unknown" if rule.unknown else ""
+        text = textwrap.fill(f"rule: {rule.text}", 56)
+        _box(axis, 7.3, -k, 5.2, f"{text}\nexcluded: {rule.excluded}{unknown}", colour)
     _box(axis, 2.6, bottom, 4.4, _counted(flow.iloc[-1]), COLOURS[0])
     for centre, text in zip((2.6, 7.3), parts, strict=False):
         _arrow(axis, (2.6, bottom - 0.33), (centre, bottom - 1.17), INK)

@@ -71,9 +71,10 @@ def write_provenance(
 
 
 def run_study(run: str | Path, info: Mapping[str, Any]) -> Study:
-    """The study file that a run keeps, under the outcome definition that its ``run.json`` names."""
-    definition = info["settings"].get("outcome_definition", MAIN)
-    return read_study(Path(run) / "study.toml").under(definition)
+    """The study file that a run keeps, with the outcome definition and repetitions of its ``run.json``."""
+    settings = info["settings"]
+    study = read_study(Path(run) / "study.toml").under(settings.get("outcome_definition", MAIN))
+    return study.repeated(settings.get("repeats", 0))
 
 
 def expected_counts(run: str | Path) -> dict[str, Any]:

@@ -32,7 +32,12 @@ from rlvo_lib.results.performance import (
     out_of_fold,
     performance,
 )
-from rlvo_lib.results.predictions import check_predictions, choose_thresholds, ensembles
+from rlvo_lib.results.predictions import (
+    check_predictions,
+    choose_thresholds,
+    ensembles,
+    reported_partition,
+)
 from rlvo_lib.results.probabilities import (
     calibration_points,
     calibration_table,
@@ -55,6 +60,7 @@ __all__ = [
     "out_of_fold",
     "paper_table",
     "performance",
+    "reported_partition",
     "risk_distribution",
     "roc_points",
     "shap_importance",

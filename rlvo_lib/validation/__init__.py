@@ -15,7 +15,7 @@ from rlvo_lib import dataset
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.validation import duplicates, relations, scans, split, table, units
-from rlvo_lib.validation.faults import Fault, Patients, patients
+from rlvo_lib.validation.faults import Fault, Patients, patients, spelled
 from rlvo_lib.validation.screen import show
 
 __all__ = ["FAULT_COLUMNS", "require_valid", "show", "validate"]
@@ -59,7 +59,7 @@ def validate(
     if len(raw):
         in_order = not any(fault.severity == "error" for fault in faults)
         faults += split.cohort_faults(root, description, people, study, words, clean=in_order)
-    return pd.DataFrame(faults, columns=FAULT_COLUMNS)
+    return pd.DataFrame([spelled(fault) for fault in faults], columns=FAULT_COLUMNS)
 
 
 def _relation_faults(people: Patients, study: Study, words: Dictionary) -> list[Fault]:

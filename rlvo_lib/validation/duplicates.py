@@ -1,4 +1,4 @@
-"""The same patient twice: by identifier, by content, by scan."""
+"""The same patient twice: by identifier, by content (`rlvo_lib.twins`), by scan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import dataset, storage
+from rlvo_lib import dataset, storage, twins
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.validation.faults import Fault, Patients, listed
 
@@ -28,17 +28,39 @@ def identifier_faults(ids: pd.Series) -> Iterator[Fault]:
 
 
 def content_faults(people: Patients, words: Dictionary) -> Iterator[Fault]:
-    """Rows of two identifiers with the same content, or with the same scan time and much the same."""
-    doubled = people.content[people.content.duplicated(keep=False)]
-    for _, rows in doubled.groupby(doubled, sort=False):
-        first = rows.index[0]
-        for line in rows.index[1:]:
-            if people.ids[line] != people.ids[first]:
-                yield Fault(
-                    "error", people.ids[line], dataset.TABLE, people.ids[first], ONCE,
-                    f"the same content as {people.ids[first]} (lines {first} and {line})",
-                )  # fmt: skip
+    """Rows of two identifiers with the same or nearly the same content, or with the same scan time."""
+    ids, same, lines = people.ids.to_numpy(), people.same.to_numpy(), people.ids.index
+    doubled = np.flatnonzero(people.content.duplicated(keep=False))
+    for rows in _in_groups(doubled, people.content.to_numpy()[doubled]):
+        seen: dict[int, int] = {}
+        for row in rows:
+            first = seen.setdefault(same[row], row)
+            severity = "error"
+            if first == row:
+                severity, first = "warning", rows[0]
+            if ids[row] == ids[first]:
+                continue
+            where = f"{ids[first]} (lines {lines[first]} and {lines[row]})"
+            message = f"the same content as {where}"
+            if severity == "warning":
+                message = f"nearly {message}{_what_differs(people, first, row)}"
+            yield Fault(severity, ids[row], dataset.TABLE, ids[first], ONCE, message)
     yield from _near_faults(people, words)
+
+
+def _in_groups(rows: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
+    """The rows of each group, in their order."""
+    order = np.argsort(group, kind="stable")
+    return np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def _what_differs(people: Patients, first: int, row: int) -> str:
+    """How two rows that are nearly the same differ, and what becomes of it."""
+    one, other = people.codes.to_numpy()[[first, row]]
+    both = (one >= 0) & (other >= 0)
+    names = list(people.codes.columns[both & (one != other)])
+    what = f"; of {both.sum()} columns that both have, {listed(names)} differ" if names else ""
+    return f"{what}; a split keeps them on one side"
 
 
 def _near_faults(people: Patients, words: Dictionary) -> Iterator[Fault]:
@@ -46,7 +68,7 @@ def _near_faults(people: Patients, words: Dictionary) -> Iterator[Fault]:
     known = [words[name] for name in people.values.columns]
     dates = [f for f in known if f.type == "datetime" and f.timing in ("ID", "PRE")]
     quantities = [f for f in known if f.is_quantity and f.timing == "PRE"]
-    if not dates or len(quantities) < dataset.SAME_CONTENT:
+    if not dates or len(quantities) < twins.EVIDENCE:
         return
     when = np.column_stack([dataset.value_codes(people.clean[f.name], f) for f in dates])
     codes = np.column_stack([dataset.value_codes(people.clean[f.name], f) for f in quantities])
@@ -67,15 +89,13 @@ def _near_faults(people: Patients, words: Dictionary) -> Iterator[Fault]:
 
 def _alike(rows: np.ndarray, moments: np.ndarray, codes: np.ndarray) -> Iterator[tuple[int, int]]:
     """Each row with an earlier one of the same moment that shares at least five recorded quantities."""
-    order = np.argsort(moments, kind="stable")
-    ends = np.flatnonzero(np.diff(moments[order])) + 1
-    for members in np.split(rows[order], ends):
+    for members in _in_groups(rows, moments):
         if len(members) > CROWD:
             yield from _alike_in_crowd(members, codes)
             continue
         for at, row in enumerate(members[1:], start=1):
             shared = ((codes[members[:at]] == codes[row]) & (codes[row] >= 0)).sum(axis=1)
-            if shared.max() >= dataset.SAME_CONTENT:
+            if shared.max() >= twins.EVIDENCE:
                 yield members[shared.argmax()], row
 
 
@@ -83,7 +103,7 @@ def _alike_in_crowd(members: np.ndarray, codes: np.ndarray) -> Iterator[tuple[in
     """The same where very many share a moment, without comparing each with each: all must agree."""
     seen: dict[bytes, int] = {}
     for row in members:
-        if (codes[row] >= 0).sum() >= dataset.SAME_CONTENT:
+        if (codes[row] >= 0).sum() >= twins.EVIDENCE:
             first = seen.setdefault(codes[row].tobytes(), row)
             if first != row:
                 yield first, row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +37,9 @@ class Patients:
     raw: pd.DataFrame  # text as written
     clean: pd.DataFrame  # the same with every value that is not allowed left empty
     values: pd.DataFrame  # `clean` typed, columns of the dictionary only
-    content: pd.Series  # a number for each row: the same where all content is (`content_groups`)
+    codes: pd.DataFrame  # the content of `raw` as whole numbers (`dataset.content_codes`)
+    same: pd.Series  # a number for each row: the same where all content is
+    content: pd.Series  # the same where rows are one patient (`dataset.content_groups`)
 
     @property
     def intact(self) -> pd.DataFrame:
@@ -46,8 +49,19 @@ class Patients:
 
 def patients(ids: pd.Series, raw: pd.DataFrame, clean: pd.DataFrame, words: Dictionary) -> Patients:
     """The rows with their typed values and content groups."""
-    values, content = dataset.typed(clean, words), dataset.content_groups(raw, words)
-    return Patients(ids, raw, clean, values, content)
+    values, codes = dataset.typed(clean, words), dataset.content_codes(raw, words)
+    twins = dataset.twins_of(codes, words)
+    return Patients(ids, raw, clean, values, codes, twins["same"], twins["alike"])
+
+
+def spelled(fault: Fault) -> Fault:
+    """The fault with every byte of a file's name that is not UTF-8 spelled out, so that it can be written.
+
+    >>> name = os.fsdecode(b"sub-1/Tom" + bytes([0xF3]) + b"grafo")
+    >>> spelled(Fault("warning", "sub-1", name, "", "", "")).where
+    'sub-1/Tom\\\\xf3grafo'
+    """
+    return Fault(*(os.fsencode(cell).decode("utf-8", "backslashreplace") for cell in fault))
 
 
 def quoted(text: str) -> str:

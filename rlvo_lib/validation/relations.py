@@ -64,27 +64,34 @@ def ratio_faults(people: Patients, words: Dictionary) -> Iterator[Fault]:
 def _ratio_faults(people: Patients, name: str, top: str, bottom: str) -> Iterator[Fault]:
     number, over, under = (people.values[column] for column in (name, top, bottom))
     intact = people.intact
-    inapplicable = dataset.missing_codes(people.clean[name]) == "-98"
+    code = dataset.missing_codes(people.clean[name])
     judged = intact[name] & under.notna()
-    coded = judged & ((under == 0) != inapplicable)
+    coded = judged & np.where(under == 0, code.isin(["-99", "-97"]), code == "-98")
     low, high = _quotient(people, top, bottom)
     slack, half = RELATIVE * number.abs().clip(lower=1), half_unit(people.clean[name])
-    apart = (number + half + slack < low) | (number - half - slack > high)
-    apart &= judged & (under != 0)
+    apart = judged & ((number + half + slack < low) | (number - half - slack > high))
     for line in people.raw.index[coded | apart]:
         value, a, b = (people.raw.at[line, column].strip() for column in (name, top, bottom))
         if coded[line]:
+            severity = "warning" if under[line] == 0 else "error"
             allowed = f"-98 (not applicable) where {bottom} is 0, and only there"
             message = f"{name} is {value or 'empty'} and {bottom} is {b}"
         else:
-            allowed = f"{top} / {bottom}, within rounding"
-            quotient = float(over[line]) / float(under[line])
-            message = f"{name} is {value}, but {top} {a} / {bottom} {b} is {quotient:.3g}"
-        yield Fault("error", people.ids[line], name, value, allowed, message)
+            severity, allowed = "error", f"{top} / {bottom}, within rounding"
+            is_ = (
+                f"{float(over[line]) / float(under[line]):.3g}"
+                if under[line]
+                else f"at least {low[line]:.3g}"
+            )
+            message = f"{name} is {value}, but {top} {a} / {bottom} {b} is {is_}"
+        yield Fault(severity, people.ids[line], name, value, allowed, message)
 
 
 def _quotient(people: Patients, top: str, bottom: str) -> tuple[pd.Series, pd.Series]:
-    """The lowest and highest quotient of two columns, each known to half its last digit."""
+    """The lowest and highest quotient of two columns, each known to half its last digit.
+
+    A denominator written as 0 may be up to half a unit: then there is a lowest quotient only.
+    """
     (over, over_half), (under, under_half) = (
         (people.values[column], half_unit(people.clean[column])) for column in (top, bottom)
     )
@@ -97,7 +104,9 @@ def _quotient(people: Patients, top: str, bottom: str) -> tuple[pd.Series, pd.Se
             ],
             axis=1,
         )  # fmt: skip
-    return ends.min(axis=1), ends.max(axis=1)
+        least = (over - over_half) / under_half
+    is_zero = under == 0
+    return ends.min(axis=1).mask(is_zero, least), ends.max(axis=1).mask(is_zero, np.inf)
 
 
 def half_unit(text: pd.Series) -> pd.Series:

@@ -23,7 +23,7 @@ def scan_faults(root: Path, ids: pd.Series, study: Study, read_scans: bool) -> l
     faults: list[Fault] = []
     held: dict[str, list[str]] = {}
     unread = set()
-    readable: list[tuple[str, Path]] = []
+    comparable: list[tuple[str, Path]] = []
     for folder in progress.track(folders, label="checking scans"):
         name = folder.name
         try:
@@ -36,7 +36,7 @@ def scan_faults(root: Path, ids: pd.Series, study: Study, read_scans: bool) -> l
                 unread.add(name)
                 continue
             faults += _unknown_files(name, files, study)
-            held[name], broken = _check_scans(root, name, study, read_scans, readable)
+            held[name], broken = _check_scans(root, name, study, read_scans, comparable)
             faults += broken
         except OSError as error:
             unread.add(name)
@@ -45,7 +45,7 @@ def scan_faults(root: Path, ids: pd.Series, study: Study, read_scans: bool) -> l
     return [
         *faults,
         *_lacking(ids[ids.isin(known - unread)].drop_duplicates(), held, study),
-        *duplicates.scan_faults(readable, root),
+        *duplicates.scan_faults(comparable, root),
     ]
 
 
@@ -94,9 +94,12 @@ def _unknown_files(name: str, files: list[str], study: Study) -> Iterator[Fault]
 
 
 def _check_scans(
-    root: Path, patient: str, study: Study, read_scans: bool, readable: list[tuple[str, Path]]
+    root: Path, patient: str, study: Study, read_scans: bool, comparable: list[tuple[str, Path]]
 ) -> tuple[list[str], list[Fault]]:
-    """The scans that a patient has, and faults of their files; good ones are added to ``readable``."""
+    """The scans that a patient has, and faults of their files; good ones are added to ``comparable``.
+
+    Masks are not: two that are empty, or hold one small lesion, may be the same by chance.
+    """
     held, faults = [], []
     for name, scan in study.scans.items():
         path = dataset.scan_path(root, patient, scan)
@@ -110,7 +113,8 @@ def _check_scans(
                 images.load_ct(path)
             else:
                 images.load_nifti(path)
-            readable.append((patient, path))
+            if scan.kind != "mask":
+                comparable.append((patient, path))
         except InputError as error:
             faults.append(Fault("error", patient, path.relative_to(root).as_posix(), "",
                                 "a 3D NIfTI scan", str(error)))  # fmt: skip

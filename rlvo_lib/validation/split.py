@@ -36,7 +36,6 @@ def cohort_faults(
             yield _unusable(FILE, error)
         else:
             yield from _unknown_patients(split, people)
-            yield from _parted(split, people)
     yield from _column_faults(split, people, words)
     if not set(needed_columns(study)) <= set(people.values.columns):
         return  # said already: a column is missing
@@ -48,7 +47,7 @@ def cohort_faults(
     yield from _class_faults(frame, study, with_folds=clean and not given)
     if split is not None:
         try:
-            cohort.make_split(_once(frame, people), study, words, seed=0, given=given)
+            cohort.make_split(frame, study, words, seed=0, given=given)
         except InputError as error:
             yield _unusable(FILE, error)
 
@@ -95,38 +94,6 @@ def _unknown_patients(split: pd.DataFrame, people: Patients) -> Iterator[Fault]:
     for name in split["participant_id"][~split["participant_id"].isin(people.ids)]:
         yield Fault("warning", name, FILE, name, "patients of participants.tsv",
                     "a patient who is not in participants.tsv; the row is not used")  # fmt: skip
-
-
-def _groups(people: Patients, names: pd.Series) -> pd.Series:
-    """The content group of each named patient of the table, with the index of ``names``."""
-    group = people.content.set_axis(people.ids)
-    return group[~group.index.duplicated()][names].set_axis(names.index)
-
-
-def _parted(split: pd.DataFrame, people: Patients) -> Iterator[Fault]:
-    """Patients of the same content in two parts of the split."""
-    split = split[split["participant_id"].isin(people.ids)]
-    group = _groups(people, split["participant_id"])
-    twins = group.duplicated(keep=False)
-    for _, rows in split[twins].groupby(group[twins], sort=False):
-        first = rows.iloc[0]
-        for row in rows.iloc[1:].itertuples():
-            if (row.partition, row.fold) != (first["partition"], first["fold"]):
-                yield Fault(
-                    "error", row.participant_id, FILE, first["participant_id"],
-                    "patients of the same content in one part",
-                    f"in {_part(row.partition, row.fold)}, but the same content as "
-                    f"{first['participant_id']} in {_part(first['partition'], first['fold'])}",
-                )  # fmt: skip
-
-
-def _part(partition: str, fold: str) -> str:
-    return f"{partition} fold {fold}" if fold else partition
-
-
-def _once(frame: pd.DataFrame, people: Patients) -> pd.DataFrame:
-    """The cohort frame with one patient of each content: those in two parts have been named."""
-    return frame[~_groups(people, frame["participant_id"]).duplicated()]
 
 
 def _column_faults(

@@ -20,9 +20,9 @@ GRACE = pd.Timedelta(days=1)  # a clock in another time zone is no future
 
 def ragged_faults(table: TextTable) -> Iterator[Fault]:
     """Rows with more or fewer fields than the header: nothing in them can be read."""
-    for line, first, fields in table.ragged:
+    for line, patient, fields in table.ragged:
         yield Fault(
-            "error", first, dataset.TABLE, str(fields), f"{table.width} fields, as in the header",
+            "error", patient, dataset.TABLE, str(fields), f"{table.width} fields, as in the header",
             f"line {line} has {fields} fields, and is not read further",
         )  # fmt: skip
 

@@ -71,17 +71,9 @@ def _files(run: Run) -> list[tuple]:
 
 def _frozen(root: Path) -> list[tuple]:
     """Cohort and split as they were when the split was drawn."""
-    kept = storage.read_json(root / "split.json")["sha256"]
-    now = {name: storage.digest(root / name) for name in kept if (root / name).exists()}
     return [
-        row(
-            "frozen split",
-            name,
-            before[:16],
-            now.get(name, "missing")[:16],
-            before == now.get(name),
-        )
-        for name, before in kept.items()
+        row("frozen split", name, before[:16], now[:16], before == now)
+        for name, before, now in cohort.frozen_files(root)
     ]
 
 
