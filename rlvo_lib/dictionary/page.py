@@ -30,11 +30,12 @@ HEADER = (
 
 def render(dictionary: Dictionary, title: str) -> str:
     """The dictionary as a Markdown page, form by form; ``title`` is the name of the outcome."""
+    register = " and `leakage_register.csv`" if dictionary.register else ""
     lines = [
         f"# Data dictionary: {title}",
         "",
-        "Rendered from the study's `data_dictionary.csv` and `leakage_register.csv` by `make dictionary`;",
-        "edit those files, not this page.",
+        f"Rendered from the study's `data_dictionary.csv`{register} by `make dictionary`; edit",
+        "that, not this page.",
         "",
         "One row of `participants.tsv` is one patient.",
         *_how_to_read(),
@@ -79,6 +80,8 @@ def _cells(field: Field) -> tuple[str, ...]:
     allowed = field.allowed
     if field.ratio:
         allowed += f"; calculated: {field.ratio[0]} / {field.ratio[1]}"
+    if field.transform == "log1p":
+        allowed += "; models see log(1 + value)"
     if field.spelling:
         allowed += f"; other spellings of {field.spelling} grades are read on import"
     missing = ", ".join(field.missing) or ("none: required" if field.required else "")
@@ -122,10 +125,12 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Render the default study's dictionary into ``data_dictionary.md`` of the checkout."""
+    """Render every study's dictionary: the default one's into the top of the checkout, others beside them."""
     from rlvo_lib import storage
     from rlvo_lib.config import load_study, project_root
 
-    study = load_study()
-    page = render(load(study.dictionary_path), study.outcome_label)
-    storage.write_text(project_root() / "data_dictionary.md", page)
+    for path in sorted((project_root() / "studies").glob("*/study.toml")):
+        study = load_study(path.parent.name)
+        place = project_root() if study.name == load_study().name else study.folder
+        page = render(load(study.dictionary_path), study.outcome_label)
+        storage.write_text(place / "data_dictionary.md", page)
