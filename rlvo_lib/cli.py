@@ -21,7 +21,8 @@ app = typer.Typer(
     name="rlvo",
     help=(
         "Predict, before a thrombectomy, which large vessel occlusions will be refractory: the whole "
-        "study as one command, on an embedded SIMULATED cohort or on your own dataset. "
+        "study as one command, on an embedded SIMULATED cohort or on your own dataset; other studies "
+        "(--study) through the same library. "
         "Research software, not a medical device."
     ),
     no_args_is_help=True,

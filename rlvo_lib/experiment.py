@@ -9,6 +9,7 @@ interrupted, or is repeated, continues with what is finished.
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,10 +87,11 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     (patients), runs, reason.
     """
     study, rows, runs = analysis.settings.study, [], {}
+    asked = {part for name in analysis.settings.arms for part in (name, *study.arms[name].of)}
     for name, arm in study.arms.items():
         usable = arm_patients(analysis, cache, arm)
         used = set(usable["participant_id"][usable["used"]])
-        if analysis.settings.arms and name not in analysis.settings.arms:
+        if asked and name not in asked:
             reason = "not asked for"
         elif arm.kind == "mean":
             lacking = [part for part in arm.of if not runs[part]]
@@ -111,10 +113,12 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
 
 def _why_not(analysis: Analysis, used: set[str]) -> str:
     """Why an arm with these patients cannot be trained and judged; empty if it can."""
-    for fold in range(1, analysis.settings.study.validation["folds"] + 1):
+    folds = range(1, analysis.settings.study.validation["folds"] + 1)
+    repetitions = analysis.seeds if analysis.settings.study.repeats > 1 else analysis.seeds[:1]
+    for seed, fold in itertools.product(repetitions, folds):
         parts = {
             name: [p for p in ids if p in used]
-            for name, ids in analysis.fold_parts(fold, 0).items()
+            for name, ids in analysis.fold_parts(fold, seed).items()
         }
         if analysis.y[parts["train"]].nunique() < 2:
             return (
@@ -175,7 +179,7 @@ def plan(analysis: Analysis, cache: TensorCache | None, arms: list[str]) -> list
             "images": cache.table.loc[used, "key"].to_list() if arm.channels else [],
             "study": [study.channels[c] for c in arm.channels],
             "validation": study.validation,
-            "settings": settings.subset(*TRAINING_SETTINGS, "seed"),
+            "settings": settings.subset(*TRAINING_SETTINGS, "seed", "missing_indicators"),
             "code": code,
         }  # fmt: skip
         content = storage.key(what)
@@ -205,6 +209,7 @@ def fold_encoder(
         columns,
         analysis.dictionary,
         allow_sensitivity=analysis.settings.allow_sensitivity_predictors,
+        indicators=analysis.settings.missing_indicators,
     )
     # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
     fitted_on = parts["train"] + ([] if arm.kind in ("cnn", "mlp") else parts["inner"])
@@ -344,6 +349,8 @@ def run_arms(
     with storage.lock(analysis.settings.cache / "tasks"):
         _run_tasks(analysis, cache, [task for task in tasks if not task.done])
     made = [storage.read_csv(task.folder / "predictions.csv") for task in tasks]
+    if not made:
+        return pd.DataFrame(columns=PREDICTION_COLUMNS)
     predictions = pd.concat(made, ignore_index=True)
     for name in arms:
         if study.arms[name].kind == "mean":

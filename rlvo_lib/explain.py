@@ -50,16 +50,18 @@ def shap_of_folds(analysis: Analysis, cache: TensorCache | None, tasks: list[Tas
 def shap_caption(shap: pd.DataFrame, y: pd.Series) -> str:
     """What the SHAP values are of, in a sentence: how many patients, how chosen, which models."""
     patients = shap["participant_id"].unique()
+    n_models = int(shap.groupby("participant_id")["fold"].nunique().max())
+    models = f"{n_models} fold models" if n_models > 1 else "fold model"
     return (
         f"SHAP values (log-odds) of the clinical variables of {shap['arm'].iloc[0]}, mean over "
-        f"{shap['fold'].nunique()} fold models: {len(patients)} test patients, of whom "
+        f"the {models} that did not see the patient: {len(patients)} patients, of whom "
         f"{int(y[patients].sum())} with the outcome (drawn to be up to half); intervals over these "
         "patients."
     )
 
 
 def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd.DataFrame:
-    """SHAP values of the clinical variables of one fold model, for test patients.
+    """SHAP values of the clinical variables of one fold model, for patients it did not see.
 
     Estimator: shap's PermutationExplainer. Background: training patients drawn with the run's seed,
     of whom only the clinical variables are used. Base value plus SHAP values gives the logit
@@ -79,7 +81,7 @@ def shap_values(analysis: Analysis, cache: TensorCache | None, task: Task) -> pd
 
 def _shap_path(analysis: Analysis, cache: TensorCache | None, task: Task) -> Path:
     key = storage.key(
-        task.folder.name, _chosen(analysis, "explained_patients", task.arm, cache),
+        task.folder.name, _chosen(analysis, "explained_patients", task, cache),
         analysis.settings.subset("shap_background", "seed"), storage.code_key("explain"),
     )  # fmt: skip
     folder = analysis.settings.cache / "explanations"
@@ -93,7 +95,7 @@ def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> 
 
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     model = FusedModel.load(analysis, cache, task)
-    chosen = _chosen(analysis, "explained_patients", task.arm, cache)
+    chosen = _chosen(analysis, "explained_patients", task, cache)
     rng = np.random.default_rng(analysis.settings.seed)
     pool = model.training_patients
     background = sorted(rng.choice(pool, min(len(pool), analysis.settings.shap_background), False))
@@ -258,7 +260,7 @@ def saliency_maps(analysis: Analysis, cache: TensorCache, task: Task) -> pd.Data
     DataFrame with participant_id, arm, fold, y_true, map (path inside the run folder), the highest
     and lowest contribution (logit) and the world position (mm, RAS+) of the highest.
     """
-    chosen = _chosen(analysis, "saliency_patients", task.arm, cache) if task.arm.channels else []
+    chosen = _chosen(analysis, "saliency_patients", task, cache) if task.arm.channels else []
     key = storage.key(task.folder.name, storage.code_key("explain"))
     model, rows = None, []
     for participant in progress.track(chosen, label=f"saliency, {task.arm.name}, fold {task.fold}"):
@@ -302,15 +304,21 @@ def save_map(cache: TensorCache, participant: str, array: np.ndarray, path: Path
     return images.save_nifti(path, array.astype(np.float32), cache.affine(participant))
 
 
-def _chosen(analysis: Analysis, setting: str, arm, cache: TensorCache | None) -> list[str]:
-    """Test patients to explain: drawn with the run's seed, half of them with the outcome if possible."""
-    usable = experiment.arm_patients(analysis, cache, arm).set_index("participant_id")["used"]
-    partition = analysis.split.set_index("participant_id")["partition"]
-    pool = [p for p in sorted(partition.index[partition == "test"]) if usable[p]]
-    pool = pool or [p for p in sorted(partition.index) if usable[p]]
+def _chosen(analysis: Analysis, setting: str, task: Task, cache: TensorCache | None) -> list[str]:
+    """Patients to explain that the model did not see, half of them with the outcome if possible.
+
+    Test patients, drawn with the run's seed; in a design without a test part, patients held out of the
+    task's fold, each fold its share of them.
+    """
+    usable = experiment.arm_patients(analysis, cache, task.arm)
+    usable = usable.set_index("participant_id")["used"]
+    parts, wanted = analysis.fold_parts(task.fold, task.seed), getattr(analysis.settings, setting)
+    if not parts["test"]:
+        wanted = -(-wanted // analysis.settings.study.validation["folds"])
+    pool = [p for p in parts["test"] or parts["held_out"] if usable[p]]
     if not pool:
-        raise InputError(f"arm '{arm.name}': no patient can be explained; all lack a modality")
-    n = min(len(pool), getattr(analysis.settings, setting))
+        raise InputError(f"arm '{task.arm.name}': no patient can be explained; all lack a modality")
+    n = min(len(pool), wanted)
     y = analysis.y[pool]
     rng = np.random.default_rng(analysis.settings.seed)
     events = list(rng.permutation([p for p in pool if y[p] == 1]))

@@ -28,7 +28,7 @@ NAMES = (
 )  # fmt: skip
 
 
-EXPLAINS = "05_explainability"
+ALONE, EXPLAINS = "03_unimodal_baselines", "05_explainability"
 
 
 class NotebookError(RuntimeError):
@@ -66,6 +66,9 @@ def run_all(settings: Settings, parameters: dict[str, Any]) -> list[Path]:
             if name == EXPLAINS and not _networks(settings):
                 print(f"{title}: left out, no network is to be run", file=sys.stderr)
                 continue
+            if name == ALONE and not _single_sources(settings):
+                print(f"{title}: left out, no arm of one source is to be run", file=sys.stderr)
+                continue
             with _followed(title):
                 done.append(run_one(name, settings.out / "notebooks", parameters))
             print(f"{title}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
@@ -82,10 +85,18 @@ def _check_dataset(settings: Settings) -> None:
         analysis.open_analysis(settings)
 
 
-def _networks(settings: Settings) -> bool:
-    """Whether any arm that was asked for is a network."""
+def _single_sources(settings: Settings) -> bool:
+    """Whether any arm that was asked for has images or the table alone."""
     arms = settings.study.arms
-    return any(arms[name].kind in ("cnn", "mlp") for name in settings.arms or arms)
+    asked = [arms[part] for name in settings.arms or arms for part in (name, *arms[name].of)]
+    return any(a.kind != "mean" and bool(a.channels) != bool(a.predictors) for a in asked)
+
+
+def _networks(settings: Settings) -> bool:
+    """Whether any arm that was asked for is a network with predictors, which can be explained."""
+    arms = settings.study.arms
+    asked = [arms[part] for name in settings.arms or arms for part in (name, *arms[name].of)]
+    return any(arm.kind in ("cnn", "mlp") and arm.predictors for arm in asked)
 
 
 def clear(run: Path) -> None:

@@ -40,6 +40,9 @@ class TabularEncoder:
         Predictors; each must be known before the intervention.
     dictionary
         Says which columns are codes and which are quantities, and refuses leakage.
+    indicators
+        Whether a missing quantity gets an indicator column. Without, a model does not see that a value
+        is missing: a sensitivity analysis where missingness itself tells the outcome.
     allow_sensitivity
         Whether columns known before but not of the patient (year, centre, vendor) may be predictors.
 
@@ -50,7 +53,12 @@ class TabularEncoder:
     """
 
     def __init__(
-        self, columns: tuple[str, ...], dictionary: Dictionary, *, allow_sensitivity: bool = False
+        self,
+        columns: tuple[str, ...],
+        dictionary: Dictionary,
+        *,
+        allow_sensitivity: bool = False,
+        indicators: bool = True,
     ) -> None:
         dictionary.refuse_leakage(columns, allow_sensitivity=allow_sensitivity)
         self.columns = columns
@@ -61,9 +69,11 @@ class TabularEncoder:
         ratios = [c for c in columns if not dictionary[c].impute and c not in self._categories]
         quantities = [c for c in columns if c not in self._categories and c not in ratios]
         codes = list(self._categories)
-        impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+        impute = SimpleImputer(
+            strategy="median", add_indicator=indicators, keep_empty_features=True
+        )
         switch_off = SimpleImputer(
-            strategy="constant", fill_value=0.0, add_indicator=True, keep_empty_features=True
+            strategy="constant", fill_value=0.0, add_indicator=indicators, keep_empty_features=True
         )
         one_hot = OneHotEncoder(
             categories=[self._categories[c] for c in codes],

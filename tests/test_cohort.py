@@ -304,7 +304,10 @@ def test_the_screen_finds_leaks_and_lets_honest_predictors_pass(screened, study,
     assert table.loc["glucose_adm", "separation"] == 1
     assert table.loc["glucose_adm", "warning"] == "nearly separates the outcome"
     assert table.loc["sex", "warning"] == "nearly separates the outcome"
-    assert table.loc["nihss_adm", "warning"] == "whether it is missing nearly separates the outcome"
+    assert table.loc["nihss_adm", "warning"] == (
+        "whether it is missing nearly separates the outcome; whether it is missing goes with the outcome"
+    )
+    assert table.loc["nihss_adm", "p_missing"] < 1e-20 and np.isnan(table.loc["age", "p_missing"])
     assert table.loc["sbp_adm", "warning"] == "follows the identifier; follows a date"
     assert table.loc["sbp_adm", "date"] == pytest.approx(-1)
 

@@ -131,7 +131,7 @@ def test_saliency_maps_are_written_and_found_again(analysis, tensors, task):
 
 
 def test_explained_patients_are_test_patients_half_with_the_outcome(analysis, tensors, task):
-    chosen = explain._chosen(analysis, "explained_patients", task.arm, tensors)
+    chosen = explain._chosen(analysis, "explained_patients", task, tensors)
     test = set(analysis.split.query("partition == 'test'")["participant_id"])
     assert set(chosen) <= test and len(chosen) == 4
     assert analysis.y[chosen].sum() == min(2, analysis.y[list(test)].sum())

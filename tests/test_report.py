@@ -245,7 +245,7 @@ def test_a_summary_holds_no_row_of_a_patient(made, tmp_path):
 def test_a_table_of_patients_is_refused_in_a_summary(made, tmp_path):
     run = shutil.copytree(made, tmp_path / "run")
     table = pd.read_csv(run / "tables" / "flow.csv", dtype=str)
-    table.assign(step="sub-0001").to_csv(run / "tables" / "flow.csv", index=False)
+    table.assign(step="left out: SUB-0001").to_csv(run / "tables" / "flow.csv", index=False)
     with pytest.raises(InputError, match="table 'flow', column 'step': holds rows of patients"):
         keep_summary(run, tmp_path / "summary")
     assert not (tmp_path / "summary").exists()

@@ -6,10 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlvo_lib import cohort, dictionary, experiment, images, results, storage, validation
+from rlvo_lib import (
+    cohort,
+    dictionary,
+    experiment,
+    explain,
+    images,
+    notebooks,
+    results,
+    storage,
+    validation,
+)
 from rlvo_lib.analysis import open_analysis
 from rlvo_lib.config import InputError, load_settings, load_study
 from rlvo_lib.dataset import scan_path
+from rlvo_lib.tabular import TabularEncoder
 
 N = 60
 CLINICAL = ["clinical_logistic", "volume", "territories", "clinical_volume", "clinical_territories"]
@@ -158,6 +169,14 @@ def test_a_network_runs_and_other_arms_are_left_out_when_not_asked_for(opened):
     predictions = experiment.run_arms(chosen, chosen.tensors())
     assert len(predictions) == len(opened.y) and set(predictions["arm"]) == {"daft"}
     assert experiment.explained_arm(chosen, chosen.tensors()) == "daft"
+    assert experiment.run_arms(chosen, chosen.tensors(), []).empty
+    for task in experiment.plan(chosen, chosen.tensors(), ["daft"])[:2]:
+        held_out = chosen.fold_parts(task.fold, task.seed)["held_out"]
+        explained = explain._chosen(chosen, "explained_patients", task, chosen.tensors())
+        assert explained and set(explained) <= set(held_out)
+    mean = dataclasses.replace(chosen.settings, arms=("late",))
+    ladder = experiment.ladder(dataclasses.replace(chosen, settings=mean), chosen.tensors())
+    assert ladder["arm"][ladder["runs"]].tolist() == ["clinical_logistic", "image", "late"]
     none = dataclasses.replace(chosen.settings, arms=("clinical_logistic",))
     assert experiment.explained_arm(dataclasses.replace(chosen, settings=none), None) == ""
 
@@ -181,3 +200,24 @@ def test_volumes_enter_a_model_as_logarithms(soop):
 def test_an_arm_that_is_not_in_the_study_is_refused():
     with pytest.raises(InputError, match="setting 'arms' names 'ncct'; allowed: clinical_logistic"):
         load_settings("smoke", study="soop", arms=("ncct",))
+
+
+def test_notebooks_without_anything_to_do_are_left_out():
+    def asked(*arms):
+        settings = load_settings("smoke", study="soop", data=".", arms=arms)
+        return notebooks._single_sources(settings), notebooks._networks(settings)
+
+    assert asked("daft") == (False, True)
+    assert asked("clinical_logistic") == (True, False)
+    assert asked("image", "clinical_logistic") == (True, False)
+    assert asked("late") == (True, False)
+
+
+def test_absence_can_be_left_out_of_the_models(opened):
+    words = opened.dictionary
+    table = opened.dataset.table.loc[opened.y.index].copy()
+    table.loc[table.index[:9], "bmi"] = np.nan
+    with_indicator = TabularEncoder(("age", "bmi"), words).fit(table)
+    without = TabularEncoder(("age", "bmi"), words, indicators=False).fit(table)
+    assert with_indicator.names == ["age", "bmi", "missingindicator_bmi"]
+    assert without.names == ["age", "bmi"]

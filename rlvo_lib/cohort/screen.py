@@ -16,6 +16,7 @@ from rlvo_lib.dictionary import Dictionary
 MAX_SEPARATION = 0.95  # AUC of one predictor, either direction
 MAX_CORRELATION = 0.95  # Spearman's, with the identifier or a date, either sign
 MIN_VALUES = 10
+MAX_P_MISSING = 0.001  # Fisher's exact test of missingness against the outcome
 
 
 def screen_predictors(
@@ -24,14 +25,15 @@ def screen_predictors(
     """Each predictor of the study file in the training part: does it nearly give the outcome away?
 
     ``separation`` is the AUC of the predictor alone, whichever direction is better (codes are ordered by
-    the share of patients with the outcome); ``separation_missing`` that of its missingness;
+    the share of patients with the outcome); ``separation_missing`` that of its missingness, and
+    ``p_missing`` Fisher's exact p of missingness against the outcome;
     ``identifier`` and ``date`` are Spearman correlations with the number in the identifier and with the
     dates of the table (the largest in size). NaN where fewer than 10 values, or one value only, exist.
 
     Returns
     -------
-    DataFrame with variable, n, separation, separation_missing, identifier, date, warning (empty if all
-    is well). The test part is not looked at.
+    DataFrame with variable, n, separation, separation_missing, p_missing, identifier, date, warning
+    (empty if all is well). The test part is not looked at.
     """
     training = split.loc[split["partition"] == "train", "participant_id"]
     patients, y = included(frame).loc[training], labels(frame, study).loc[training]
@@ -59,7 +61,8 @@ def screen_predictors(
         for name in predictors
         if name in table
     ]
-    columns = ["variable", "n", "separation", "separation_missing", "identifier", "date", "warning"]
+    columns = ["variable", "n", "separation", "separation_missing", "p_missing", "identifier", "date",
+               "warning"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -87,16 +90,28 @@ def _screen(
     dates: list[pd.Series],
 ) -> tuple:
     separation, absent = _separation(value, y), _separation(value.isna().astype(float), y)
+    p_missing = _p_missing(value, y)
     identifier = _correlation(ordered, number)
     by_date = max((_correlation(ordered, d) for d in dates), key=_size, default=float("nan"))
     found = [
         (separation > MAX_SEPARATION, "nearly separates the outcome"),
         (absent > MAX_SEPARATION, "whether it is missing nearly separates the outcome"),
+        (p_missing < MAX_P_MISSING, "whether it is missing goes with the outcome"),
         (_size(identifier) > MAX_CORRELATION, "follows the identifier"),
         (_size(by_date) > MAX_CORRELATION, "follows a date"),
     ]
     warning = "; ".join(words for is_so, words in found if is_so)
-    return name, int(value.notna().sum()), separation, absent, identifier, by_date, warning
+    n = int(value.notna().sum())
+    return name, n, separation, absent, p_missing, identifier, by_date, warning
+
+
+def _p_missing(value: pd.Series, y: pd.Series) -> float:
+    from scipy.stats import fisher_exact
+
+    if not value.isna().any() or value.isna().all():
+        return float("nan")
+    table = [[int(((y == k) & (value.isna() == gone)).sum()) for gone in (0, 1)] for k in (0, 1)]
+    return float(fisher_exact(table).pvalue)
 
 
 def _separation(value: pd.Series, y: pd.Series) -> float:

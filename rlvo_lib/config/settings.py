@@ -26,6 +26,7 @@ class Settings:
     allow_sensitivity_predictors: bool = False  # year, vendor, ...: known before, but not biology
     arms: tuple[str, ...] = ()  # those to run; empty: all of the study file
     repeats: int = 0  # of the cross-validation; 0: as the study file says
+    missing_indicators: bool = True  # whether a model sees that a quantity is missing
     # embedded cohort
     patients: int = 599
     scenario: str = "paper"

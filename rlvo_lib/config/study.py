@@ -290,6 +290,8 @@ def read_study(path: Path) -> Study:
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: missing or unknown entry {error}") from error
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
     _check_study(study, where)
     return study
 
@@ -331,6 +333,8 @@ def _parse_arm(name: str, raw: dict[str, Any]) -> Arm:
 
 def _check_validation(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
     plan = study.validation
+    if "design" not in plan:
+        refuse("design of validation", "", DESIGNS)
     for name, allowed in (("design", DESIGNS), ("holdout", HOLDOUTS)):
         if plan.get(name, allowed[0]) not in allowed:
             refuse(name, plan[name], allowed)
@@ -372,8 +376,23 @@ def _check_study(study: Study, where: str) -> None:
     for name, channel in study.channels.items():
         if channel.scan not in study.scans:
             refuse(f"scan of channel '{name}'", channel.scan, study.scans)
+        if not channel.low < channel.high:
+            refuse(
+                f"window of channel '{name}'", f"{channel.low} to {channel.high}", ("low < high",)
+            )
+    for name, scan in study.scans.items():
+        if "{0}" not in scan.path:
+            refuse(f"path of scan '{name}'", scan.path, ("a path with {0} for the participant",))
     if study.space not in SPACES:
         refuse("space of the grid", study.space, SPACES)
+    if len(study.grid_centre_mm) != 3:
+        refuse("centre_mm of the grid", str(study.grid_centre_mm), ("three numbers",))
+    for rule in study.eligibility:
+        for name in rule.value if rule.op == "any-scan" else ():
+            if name not in study.scans:
+                refuse(f"scan of rule '{rule.id}'", name, study.scans)
+    if study.explain_background and study.explain_background not in study.scans:
+        refuse("background of maps", study.explain_background, study.scans)
     for arm in study.arms.values():
         if arm.kind not in ARM_KINDS:
             refuse(f"kind of arm '{arm.name}'", arm.kind, ARM_KINDS)

@@ -8,7 +8,7 @@ from rlvo_lib.dictionary.fields import MISSING_REASONS, SETTING, Dictionary, Fie
 from rlvo_lib.dictionary.reading import load
 
 TIMING_MEANINGS = {
-    "PRE": "known before the intervention: may be a predictor",
+    "PRE": "known when the prediction is made, before the intervention: may be a predictor",
     "PRE_SENSITIVITY": "known before the intervention, but not the patient's biology (year, operator, "
     f"software): a predictor only in sensitivity analyses, with the setting `{SETTING}`",
     "INTRA": "becomes known during the intervention: never a predictor",

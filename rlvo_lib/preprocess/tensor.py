@@ -90,7 +90,12 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-    volumes = {s: _load(path, task.kinds[s]) for s, path in task.scans.items() if s != "vessels"}
+    found = task.space == "head"  # there vessels are segmented where no mask is given
+    volumes = {
+        s: _load(path, task.kinds[s])
+        for s, path in task.scans.items()
+        if not (found and s == "vessels")
+    }
     frame, mask, qc = None, None, {}
     if task.space == "head":
         source = next((s for s in SHOW_HEAD if s in volumes), None)
@@ -100,7 +105,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         volumes["vessels"] = mask
     record: dict[str, Any] = {"participant_id": task.participant_id, "side": task.side}
     reasons = {
-        name: "no vessels or CTA scan" if scan == "vessels" else f"no {scan} scan"
+        name: "no vessels or CTA scan" if found and scan == "vessels" else f"no {scan} scan"
         for name, (scan, _, _) in task.channels.items()
         if scan not in volumes
     }

@@ -142,6 +142,8 @@ def _numbers(run: Path, study: Study) -> list[dict[str, str]]:
         return []
     rows = read_text_table(path)
     words = {"all": "patients", "train": "in the training part", "test": "in the test set"}
+    if "test" not in set(rows["partition"]):
+        del words["train"]  # all are scored out of fold
     found = []
     for partition, text in words.items():
         row = rows[(rows["partition"] == partition) & (rows["fold"] == "all")]

@@ -10,13 +10,17 @@ import pandas as pd
 
 from rlvo_lib import storage
 from rlvo_lib.config import InputError
+from rlvo_lib.report.provenance import run_study
 from rlvo_lib.report.table_files import read_text_table
 
 #: Tables that count or estimate over patients.
 TABLES = ("flow", "paper", "performance", "comparisons", "no_skill", "label_definitions")
 FIGURES = ("auc_forest.png",)
-PATIENT = re.compile(r"sub-[A-Za-z0-9]+")
-SETTINGS = ("profile", "arms", "training_seeds", "seed", "grid_shape", "grid_spacing_mm")
+PATIENT = re.compile(r"sub-[A-Za-z0-9]+", re.I)
+SETTINGS = (
+    "profile", "outcome_definition", "arms", "missing_indicators", "seed", "grid_shape",
+    "grid_spacing_mm", "bootstrap_resamples",
+)  # fmt: skip
 
 
 def keep_summary(run: str | Path, folder: str | Path) -> Path:
@@ -48,6 +52,7 @@ def keep_summary(run: str | Path, folder: str | Path) -> Path:
         "data": info["data"],
         "dataset": info["dataset"].get("name", ""),
         "patients": info["expected"]["included"],
+        "validation": run_study(run, info).validation,
         "settings": {n: info["settings"][n] for n in SETTINGS if n in info["settings"]},
         "software": info["software"],
         "finished": info["finished"],
@@ -58,7 +63,7 @@ def keep_summary(run: str | Path, folder: str | Path) -> Path:
 
 def _refuse_patients(name: str, table: pd.DataFrame) -> None:
     for column in table:
-        named = table[column].str.fullmatch(PATIENT)
+        named = table[column].str.contains(PATIENT)
         if column == "participant_id" or named.any():
             raise InputError(
                 f"table '{name}', column '{column}': holds rows of patients; allowed in a summary: "

@@ -35,7 +35,8 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
     First the rows that the paper printed, then every arm of the ladder. A published row with
     ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC. The F1 of
     flagging everyone is that among the row's own n patients. Under a sensitivity definition of the
-    outcome nothing published stands beside ours: it is another outcome.
+    outcome nothing published stands beside ours: it is another outcome. A study without published
+    numbers has no columns for them.
 
     Returns
     -------
@@ -53,7 +54,10 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
             model = str(entry.get("label", study.arms[arm].label))
             rows.append(_row(model, arm, by, entry if study.definition == MAIN else {}))
     rows += [_row(_label(study, arm), arm, by, {}) for arm in ran]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if study.published:
+        return table
+    return table.drop(columns=[name for name in table if name.endswith(PUBLISHED)])
 
 
 def _any_ran(study: Study, group: str, ran: list[str]) -> bool:
