@@ -505,3 +505,13 @@ def test_arms_that_the_study_does_not_name_come_last(predictions, thresholds, st
     other = study.__class__(**{**study.__dict__, "arms": {"daft": study.arms["daft"]}})
     table = results.performance(predictions, thresholds, other, data="real", resamples=10)
     assert list(dict.fromkeys(table["arm"])) == ["daft", *sorted(set(ARMS) - {"daft"})]
+
+
+def test_patient_risk_is_the_mean_over_seeds():
+    predictions = make_predictions(seeds=(0, 1), n_train=40, n_test=20)
+    risk = results.patient_risk(predictions, "test")
+    assert len(risk) == 20 * predictions["arm"].nunique()
+    first = risk.iloc[0]
+    rows = predictions.query("partition == 'test' and arm == @first.arm")
+    rows = rows[rows["participant_id"] == first.participant_id]
+    assert len(rows) == 8 and first.probability == pytest.approx(rows["probability"].mean())

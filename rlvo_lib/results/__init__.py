@@ -36,6 +36,7 @@ from rlvo_lib.results.predictions import (
     check_predictions,
     choose_thresholds,
     ensembles,
+    patient_risk,
     reported_partition,
 )
 from rlvo_lib.results.probabilities import (
@@ -59,6 +60,7 @@ __all__ = [
     "no_skill",
     "out_of_fold",
     "paper_table",
+    "patient_risk",
     "performance",
     "reported_partition",
     "risk_distribution",

@@ -79,6 +79,19 @@ def ensembles(predictions: pd.DataFrame, partition: Partition) -> pd.DataFrame:
     ).reset_index()
 
 
+def patient_risk(predictions: pd.DataFrame, partition: Partition) -> pd.DataFrame:
+    """One probability a patient and arm: the mean over the seeds of `ensembles`.
+
+    Returns
+    -------
+    DataFrame with arm, participant_id, y_true, probability; sorted.
+    """
+    grouped = ensembles(predictions, partition).groupby(["arm", "participant_id"], sort=True)
+    return grouped.agg(
+        y_true=("y_true", "first"), probability=("probability", "mean")
+    ).reset_index()
+
+
 def arms_in_order(arms: Iterable[str], order: Iterable[str] = ()) -> list[str]:
     """The arms that were run: first those of the study, in its order, then any other by name."""
     present = set(arms)
