@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference soop soop-baselines soop-results bench dictionary realdata lock clean
+        notebooks-refresh reference soop soop-baselines soop-sensitivity soop-results bench dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -58,6 +58,7 @@ reference: reproduce ## replace the committed reference run by the latest one
 	$(BIN)/python -m rlvo_lib.report reference reports/latest reports/reference
 
 SOOP := data/soop
+DATE ?= $(shell date +%Y-%m-%d)
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
 
 $(SOOP)/dataset_description.json: $(INSTALLED)
@@ -70,8 +71,13 @@ soop-baselines: $(SOOP)/dataset_description.json ## the second study on real pat
 soop: $(SOOP)/dataset_description.json ## the second study, all arms, one cross-validation: make soop FROM=FOLDER
 	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop --set repeats=1
 
-soop-results: $(INSTALLED) ## keep the result tables of reports/soop-baselines as a dated summary (no row of a patient)
-	$(BIN)/python -m rlvo_lib.report summary reports/soop-baselines studies/soop/results/$$(date +%Y-%m-%d)
+soop-sensitivity: $(SOOP)/dataset_description.json ## the baselines again, with missing values that the models do not see
+	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop-no-indicators --set missing_indicators=False --set 'arms=$(SOOP_BASELINES)'
+
+soop-results: $(INSTALLED) ## keep the result tables of the three runs, dated, without any row of a patient, and show them in docs/soop.md
+	for run in soop soop-baselines soop-no-indicators; do \
+	$(BIN)/python -m rlvo_lib.report summary reports/$$run studies/soop/results/$(DATE)/$$run || exit 1; done
+	$(BIN)/python -m rlvo_lib.report page docs/soop.md
 
 bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md)
 	$(BIN)/python benchmarks/stages.py demo

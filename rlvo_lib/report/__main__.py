@@ -1,7 +1,8 @@
-"""``python -m rlvo_lib.report reference RUN FOLDER`` and ``... summary RUN FOLDER``.
+"""``python -m rlvo_lib.report reference RUN FOLDER``, ``... summary RUN FOLDER``, ``... page PAGE``.
 
 The first replaces the committed reference run (``make reference``); the second keeps the result tables
-of a run of real patients, without any row of a patient (``make soop-results``).
+of a run of real patients, without any row of a patient; the third writes the tables of such summaries
+into a page of the docs (``make soop-results``).
 """
 
 import sys
@@ -9,14 +10,16 @@ from pathlib import Path
 
 from rlvo_lib.config import project_root
 from rlvo_lib.report.reference import keep_reference
-from rlvo_lib.report.summary import keep_summary
+from rlvo_lib.report.summary import fill_page, keep_summary
 
 if __name__ == "__main__":
     what, *places = sys.argv[1:]
-    run, folder = (Path(place).resolve() for place in places)
+    paths = [Path(place).resolve() for place in places]
     if what == "reference":
-        keep_reference(run, folder, project_root() / "README.md")
+        keep_reference(*paths, project_root() / "README.md")
     elif what == "summary":
-        keep_summary(run, folder)
+        keep_summary(*paths)
+    elif what == "page":
+        fill_page(*paths)
     else:
-        sys.exit(f"'{what}'; allowed: reference, summary")
+        sys.exit(f"'{what}'; allowed: reference, summary, page")

@@ -1,4 +1,7 @@
-"""What may be published of a run of real patients: its result tables and figure, no row of a patient."""
+"""What may be published of a run of real patients: its result tables and figure, no row of a patient.
+
+A page of the docs can show such a summary: `fill_page` writes its tables into it, none is typed.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from rlvo_lib.report.table_files import read_text_table
 #: Tables that count or estimate over patients.
 TABLES = ("flow", "paper", "performance", "comparisons", "no_skill", "label_definitions")
 FIGURES = ("auc_forest.png",)
+#: A place of a page for the tables of a summary.
+MARK = re.compile(r"(<!-- summary: (\S+) -->\n).*?(<!-- end -->)", re.S)
 PATIENT = re.compile(r"sub-[A-Za-z0-9]+", re.I)
 SETTINGS = (
     "profile", "outcome_definition", "arms", "missing_indicators", "seed", "grid_shape",
@@ -69,3 +74,63 @@ def _refuse_patients(name: str, table: pd.DataFrame) -> None:
                 f"table '{name}', column '{column}': holds rows of patients; allowed in a summary: "
                 "tables over patients"
             )
+
+
+def fill_page(page: str | Path) -> None:
+    """Put the tables of each summary that a Markdown page names into it (``<!-- summary: FOLDER -->``).
+
+    ``FOLDER`` is relative to the page's folder.
+    """
+    page = Path(page)
+    storage.write_text(page, filled(page))
+
+
+def filled(page: str | Path) -> str:
+    """The text of a Markdown page with the tables of the summaries it names as they are now."""
+    page = Path(page)
+
+    def tables(mark: re.Match) -> str:
+        return mark[1] + render_summary(page.parent / mark[2]) + mark[3]
+
+    return MARK.sub(tables, page.read_text(encoding="utf-8"))
+
+
+def render_summary(folder: str | Path) -> str:
+    """A summary's results and comparisons as Markdown, stamped with its data, date and design."""
+    folder = Path(folder)
+    info = storage.read_json(folder / "summary.json")
+    performance = read_text_table(folder / "performance.csv").query("metric == 'auc'")
+    names = read_text_table(folder / "paper.csv").set_index("arm")["model"]
+    plan = info["validation"]
+    lines = [
+        "",
+        f"{info['data'].capitalize()} data, {info['patients']} patients, {performance['events'].iloc[0]} "
+        f"with the outcome; {plan['folds']}-fold cross-validation"
+        + (f", {plan['repeats']} repetitions" if plan.get("repeats", 1) > 1 else "")
+        + f"; run of {info['finished'][:10]}.",
+        "",
+        "| model | AUC [95 % CI over patients] | mean ± SD over folds |",
+        "| --- | --- | --- |",
+    ]
+    for row in performance.to_dict("records"):
+        auc, low, high, mean, sd = (
+            float(row[n]) for n in ("ensemble", "low", "high", "mean", "sd")
+        )
+        lines.append(
+            f"| {names[row['arm']]} | {auc:.3f} [{low:.3f}, {high:.3f}] | {mean:.3f} ± {sd:.3f} |"
+        )
+    lines += [
+        "",
+        "| difference in AUC | estimate [95 % CI] | p | p (Holm) |",
+        "| --- | --- | --- | --- |",
+    ]
+    compared = read_text_table(folder / "comparisons.csv").query("reason == ''")
+    for row in compared.to_dict("records"):
+        estimate, low, high, p, adjusted = (
+            float(row[n]) for n in ("difference", "low", "high", "p", "p_holm")
+        )
+        pair = f"{names[row['a']]} − {names[row['b']]}"
+        lines.append(
+            f"| {pair} | {estimate:+.3f} [{low:+.3f}, {high:+.3f}] | {p:.3f} | {adjusted:.3f} |"
+        )
+    return "\n".join([*lines, "", ""])
