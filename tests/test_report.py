@@ -12,9 +12,9 @@ import pytest
 from made_run import make_run
 
 from rlvo_lib import figures, report, storage
-from rlvo_lib.config import InputError
+from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report import provenance
-from rlvo_lib.report.summary import keep_summary
+from rlvo_lib.report.summary import fill_page, filled, keep_summary
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
 WORDS = "AUC of <everything> & more. Second sentence."
@@ -251,3 +251,29 @@ def test_a_table_of_patients_is_refused_in_a_summary(made, tmp_path):
     assert not (tmp_path / "summary").exists()
     with pytest.raises(InputError, match="not a finished run folder"):
         keep_summary(tmp_path, tmp_path / "summary")
+
+
+def test_a_page_shows_the_summaries_it_names(made, tmp_path):
+    keep_summary(made, tmp_path / "results" / "today")
+    page = tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    mark = "<!-- summary: ../results/today -->\n"
+    page.write_text(f"Before.\n\n{mark}stale\n<!-- end -->\n\nAfter.\n")
+    fill_page(page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("Before.") and text.endswith("After.\n") and "stale" not in text
+    assert (
+        "Simulated data, 72 patients, 5 with the outcome; 4-fold cross-validation; run of" in text
+    )
+    performance = pd.read_csv(made / "tables" / "performance.csv")
+    auc = performance.query("arm == 'daft' and metric == 'auc'").iloc[0]
+    assert (
+        f"| Imaging + clinical, DAFT | {auc.ensemble:.3f} [{auc.low:.3f}, {auc.high:.3f}]" in text
+    )
+    assert filled(page) == text
+
+
+def test_the_page_of_the_second_study_shows_its_committed_results():
+    page = project_root() / "docs" / "soop.md"
+    assert filled(page) == page.read_text(encoding="utf-8"), "run: make soop-results"
+    assert not re.search(r"sub-\d", page.read_text(encoding="utf-8"))

@@ -100,7 +100,10 @@ def render_summary(folder: str | Path) -> str:
     folder = Path(folder)
     info = storage.read_json(folder / "summary.json")
     performance = read_text_table(folder / "performance.csv").query("metric == 'auc'")
-    names = read_text_table(folder / "paper.csv").set_index("arm")["model"]
+    paper = read_text_table(folder / "paper.csv").drop_duplicates("arm", keep="last")
+    names = paper.set_index("arm")[
+        "model"
+    ]  # the last row of an arm is its own, not a published one
     plan = info["validation"]
     lines = [
         "",
