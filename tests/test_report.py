@@ -263,7 +263,7 @@ def test_a_page_shows_the_summaries_it_names(made, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert text.startswith("Before.") and text.endswith("After.\n") and "stale" not in text
     assert (
-        "Simulated data, 72 patients, 5 with the outcome; 4-fold cross-validation; run of" in text
+        "Simulated data, 72 patients, 6 with the outcome; 4-fold cross-validation; run of" in text
     )
     performance = pd.read_csv(made / "tables" / "performance.csv")
     auc = performance.query("arm == 'daft' and metric == 'auc'").iloc[0]
