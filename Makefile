@@ -54,8 +54,9 @@ format: $(INSTALLED) ## let ruff mend what it can
 notebooks-refresh: $(INSTALLED) ## run the notebooks in place and keep their outputs
 	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks $(NOTEBOOKS)
 
-reference: reproduce ## replace the committed reference run by the latest one
+reference: reproduce ## replace the committed reference run by the latest one (notebook 6 holds its statistics)
 	$(BIN)/python -m rlvo_lib.report reference reports/latest reports/reference
+	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks notebooks/06_results.ipynb
 
 SOOP := data/soop
 DATE ?= $(shell date +%Y-%m-%d)
