@@ -1,7 +1,9 @@
 """A dataset folder: its table, and where its scans lie.
 
-Where scans lie is said by the study file; names follow BIDS (see the README). The table is kept as the text it was written in (`Dataset.raw`) and
-as typed values (`Dataset.table`): quantities as floats, codes as text, every missing code as NaN.
+Where scans lie is said by the study file; names follow BIDS (see the README). No scan is taken from
+``derivatives/``: what a simulator knows lies there. The table is kept as the text it was written in
+(`Dataset.raw`) and as typed values (`Dataset.table`): quantities as floats, codes as text, every
+missing code as NaN.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,12 @@ import pandas as pd
 
 from rlvo_lib import twins
 from rlvo_lib.config import InputError, Scan, Study
+from rlvo_lib.config.study import DERIVATIVES
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
 
 TABLE = "participants.tsv"
+#: What only a simulator writes: its truth, and the best AUC that its patients allow.
+TRUTH, CEILING = f"{DERIVATIVES}/truth", f"{DERIVATIVES}/ceiling.json"
 MAX_TABLE_BYTES = 200_000_000
 MISSING_TOKENS = {"": "-99", "n/a": "-99"}
 IDENTIFIER = re.compile(r"sub-[A-Za-z0-9]+")
@@ -40,9 +46,29 @@ def scan_path(root: str | Path, participant_id: str, scan: Scan) -> Path:
     Raises
     ------
     InputError
-        If the identifier is not ``sub-`` and letters or digits: it could lead out of the folder.
+        If the identifier is not ``sub-`` and letters or digits: it could lead out of the folder. If
+        the scan would lie in a folder ``derivatives`` of any dataset, also through a symbolic link.
     """
-    return Path(root, _scan_file(participant_id, scan))
+    file = _scan_file(participant_id, scan)
+    _refuse_derivatives(Path(root, file), file, _real_places(root))
+    return Path(root, file)
+
+
+def _real_places(root: str | Path) -> tuple[str, str]:
+    """Where a dataset folder and its ``derivatives`` lie once their links are followed."""
+    return os.path.realpath(root), os.path.realpath(os.path.join(root, DERIVATIVES))
+
+
+def _refuse_derivatives(path: str | Path, file: str, places: tuple[str, str]) -> None:
+    """An `InputError` if a scan lies in ``derivatives``: by its name, or where its links lead."""
+    target, (root, derivatives) = os.path.realpath(path), places
+    led = target.removeprefix(os.path.join(root, ""))  # whole, if it leads out of the dataset
+    folders = {part for place in (file, led) for part in place.casefold().split(os.sep)}
+    if DERIVATIVES in folders or target.startswith(os.path.join(derivatives, "")):
+        raise InputError(
+            f"{path}: lies in, or links to, a folder {DERIVATIVES}/; allowed: a scan outside it "
+            "(no model may read what lies there)"
+        )
 
 
 def _scan_file(participant_id: str, scan: Scan) -> str:
@@ -68,9 +94,17 @@ class Dataset:
         return "simulated" if self.simulated else "real"
 
     def scan(self, participant_id: str, scan: str) -> Path | None:
-        """The path of a scan, or None if the patient does not have it."""
-        file = os.path.join(self.root, _scan_file(participant_id, self.scans[scan]))
-        return Path(file) if os.path.isfile(file) else None
+        """The path of a scan, or None if the patient does not have it; as `scan_path`, but it exists."""
+        name = _scan_file(participant_id, self.scans[scan])
+        file = os.path.join(self.root, name)
+        if not os.path.isfile(file):
+            return None
+        _refuse_derivatives(file, name, self._places)
+        return Path(file)
+
+    @cached_property
+    def _places(self) -> tuple[str, str]:
+        return _real_places(self.root)
 
 
 def load_dataset(root: str | Path, study: Study, dictionary: Dictionary) -> Dataset:
@@ -116,10 +150,11 @@ def read_description(root: Path) -> dict:
             f"{path}: 'simulated' is {description.get('simulated')!r}; allowed: true or false, so "
             "that simulated data can never pass for real"
         )
-    if (root / "derivatives" / "truth").exists() and not description["simulated"]:
-        raise InputError(
-            f"{path}: 'simulated' is false, but derivatives/truth holds a simulator's truth; allowed: true"
-        )
+    for place in (TRUTH, CEILING):
+        if (root / place).exists() and not description["simulated"]:
+            raise InputError(
+                f"{path}: 'simulated' is false, but {place} holds a simulator's truth; allowed: true"
+            )
     return description
 
 

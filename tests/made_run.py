@@ -7,6 +7,11 @@ import pandas as pd
 from rlvo_lib import dictionary, figures, report, results, storage, verify
 from rlvo_lib.cohort import freeze_split
 
+#: Ceilings that a simulator could have written: arm -> AUC from unlimited patients, and from one cohort.
+CEILINGS = {
+    "clinical": (0.64, 0.60), "ncct": (0.58, 0.54), "cta": (0.72, 0.66), "vessels": (0.68, 0.61),
+    "ctp": (0.56, 0.515), "imaging": (0.73, 0.66), "all": (0.76, 0.70), "all_additive": (0.76, 0.70),
+}  # fmt: skip
 ARMS = {"clinical_logistic": 1.0, "ncct": 0.2, "imaging": 0.1, "concat": 0.8, "daft": 1.2}
 
 
@@ -37,6 +42,17 @@ def make_predictions(seeds=(0,), n_train=120, n_test=60, folds=4, test=True):
     return pd.concat(rows, ignore_index=True)
 
 
+def make_ceiling():
+    """What ``derivatives/ceiling.json`` of a simulated dataset holds."""
+    arms = {
+        name: {"infinite": infinite, "fitted": fitted, "fitted_sd": 0.02, "fitted_low": fitted - 0.04,
+               "fitted_high": fitted + 0.04, "latents": ["age"]}
+        for name, (infinite, fitted) in CEILINGS.items()
+    }  # fmt: skip
+    sizes = {"n_fitted": 481, "events_fitted": 77, "replicates": 100, "evaluated_on": 100_000}
+    return {"scenario": "paper"} | sizes | {"predictor": "logistic regression", "arms": arms}
+
+
 def make_run(run, study, *, n_train=48, n_test=24):
     """Write every small file, table and figure of a run of simulated patients, as the notebooks do."""
     predictions = make_predictions(n_train=n_train, n_test=n_test)
@@ -55,6 +71,7 @@ def make_run(run, study, *, n_train=48, n_test=24):
     shap = pd.DataFrame(keys, columns=["participant_id", "arm", "seed", "fold", "variable"])
     shap = shap.assign(value=1.0, shap=rng.normal(size=len(shap)))
     storage.write_csv(run / "attributions" / "shap.csv", shap)
+    storage.write_json(run / "ceiling.json", make_ceiling())
     _write_maps(run, n_train + 2)
     _write_notebook(run)
     settings = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo_lib import dataset
-from rlvo_lib.config import InputError
+from rlvo_lib import cohort, dataset
+from rlvo_lib.config import InputError, Scan, read_study
 
 
 @pytest.fixture
@@ -246,6 +246,104 @@ def test_a_scan_is_found_or_is_none(tmp_path, study):
     path.write_bytes(b"")
     data = dataset.Dataset(tmp_path, "x", True, pd.DataFrame(), pd.DataFrame(), study.scans)
     assert data.scan("sub-1", "tmax") == path and data.scan("sub-1", "cta") is None
+
+
+# ---------------------------------------------------------------------------- what no model may read
+
+
+@pytest.mark.parametrize(
+    "place", ["derivatives", "Derivatives", "{0}/../derivatives", "x/derivatives"]
+)
+def test_a_study_file_that_takes_scans_from_derivatives_is_refused(study, tmp_path, place):
+    path = f"{place}/truth/{{0}}/{{0}}_vessels.nii.gz"
+    text = study.text.replace("{0}/ct/{0}_vessels.nii.gz", path)
+    (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"path of scan 'vessels' is '.*'; allowed: a path outside"
+    ):
+        read_study(tmp_path / "study.toml")
+    (tmp_path / "study.toml").write_text(study.text, encoding="utf-8")
+    assert read_study(tmp_path / "study.toml").scans == study.scans
+
+
+def both_ways(root, scan):
+    """What `scan_path` and `Dataset.scan` do with a scan of sub-1 that is there."""
+    data = dataset.Dataset(root, "x", True, pd.DataFrame(), pd.DataFrame(), {"scan": scan})
+    return [lambda: dataset.scan_path(root, "sub-1", scan), lambda: data.scan("sub-1", "scan")]
+
+
+def refused(root, scan):
+    for look in both_ways(root, scan):
+        with pytest.raises(InputError, match=r"a folder derivatives/; allowed: a scan outside it"):
+            look()
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A file of a simulator's truth, in a dataset folder."""
+    path = tmp_path / "data" / dataset.TRUTH / "sub-1" / "sub-1_vessels.nii.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"true")
+    return path
+
+
+def test_a_scan_in_derivatives_is_refused_by_its_name(known, tmp_path):
+    refused(tmp_path / "data", Scan("derivatives/truth/{0}/{0}_vessels.nii.gz", "mask"))
+    (tmp_path / "data" / "sub-1").mkdir()
+    refused(tmp_path / "data", Scan("{0}/../derivatives/truth/{0}/{0}_vessels.nii.gz", "mask"))
+    (tmp_path / "data" / "derivatives" / "truth").rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / "derivatives" / "truth").symlink_to(tmp_path / "elsewhere")
+    refused(tmp_path / "data", Scan("derivatives/truth/{0}/{0}_vessels.nii.gz", "mask"))
+
+
+@pytest.mark.parametrize(
+    "link", ["file", "folder", "patient", "chain", "other dataset", "derivatives"]
+)
+def test_a_link_into_derivatives_is_refused(known, tmp_path, link):
+    root, scan = tmp_path / "data", Scan("{0}/ct/{0}_vessels.nii.gz", "mask")
+    if link == "other dataset":
+        root = tmp_path / "other"
+    if link == "derivatives":  # itself a link: its target is the truth under another name
+        (tmp_path / "data" / "derivatives").rename(tmp_path / "elsewhere")
+        (tmp_path / "data" / "derivatives").symlink_to(tmp_path / "elsewhere")
+        known = tmp_path / "elsewhere" / "truth" / "sub-1" / known.name
+    path = root / "sub-1" / "ct" / "sub-1_vessels.nii.gz"
+    if link == "folder":
+        path.parent.parent.mkdir()
+        path.parent.symlink_to(known.parent)
+    elif link == "patient":
+        (known.parent / "ct").mkdir()
+        known.rename(known.parent / "ct" / known.name)
+        path.parent.parent.symlink_to(known.parent)
+    else:
+        path.parent.mkdir(parents=True)
+        step = tmp_path / "step"
+        step.symlink_to(known)
+        path.symlink_to(step if link == "chain" else known)
+    assert path.is_file()
+    refused(root, scan)
+
+
+def test_other_links_and_a_dataset_below_a_folder_of_that_name_are_read(tmp_path):
+    root, scan = tmp_path / "derivatives" / "data", Scan("{0}/ct/{0}_ncct.nii.gz", "ct")
+    path = root / "sub-1" / "ct" / "sub-1_ncct.nii.gz"
+    path.parent.mkdir(parents=True)
+    (root / "annex").write_bytes(b"scan")
+    path.symlink_to(root / "annex")  # as git-annex keeps files
+    assert [look() for look in both_ways(root, scan)] == [path, path]
+
+
+def test_columns_of_the_simulators_truth_are_not_used(raw, write_dataset, study, words):
+    names = ["plan_fail", "truncal", "siphon_calcium", "lesion_grain_mm"]
+    assert not [name for name in names if name in words]
+    root = write_dataset(raw.assign(**dict.fromkeys(names, "1")))
+    data = dataset.load_dataset(root, study, words)
+    for patient in raw.index:
+        path = dataset.scan_path(root, patient, study.scans["ncct"])
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    assert set(data.table) <= set(words.fields)
+    assert not set(names) & set(cohort.build(data, study, words))
 
 
 # ---------------------------------------------------------------------------------------- content

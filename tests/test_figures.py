@@ -94,6 +94,33 @@ def test_auc_forest_shows_two_uncertainties_and_the_published_value(performance)
         figures.auc_forest(performance, metric="kappa")
 
 
+def test_ceiling_forest_shows_each_arm_above_its_two_ceilings():
+    table = pd.DataFrame({
+        "arm": ["daft", "imaging", "reads"], "infinite": [0.76, 0.73, np.nan],
+        "fitted": [0.70, 0.66, np.nan], "fitted_low": [0.66, 0.62, np.nan],
+        "fitted_high": [0.74, 0.68, np.nan], "auc": [0.64, 0.48, 0.6], "auc_low": [0.6, 0.4, np.nan],
+        "auc_high": [0.68, 0.55, np.nan],
+    })  # fmt: skip
+    figure = draw(figures.ceiling_forest(table, labels=LABELS))
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["DAFT", "Imaging", "reads"]
+    models, fitted = axis.containers
+    np.testing.assert_array_equal(models[0].get_xdata(), [0.64, 0.48, 0.6])
+    limits = [segment[:, 0] for segment in models[2][0].get_segments()[:2]]
+    np.testing.assert_allclose(limits, [[0.6, 0.68], [0.4, 0.55]])
+    np.testing.assert_array_equal(fitted[0].get_xdata().astype(float), [0.70, 0.66, np.nan])
+    spread = [segment[:, 0] for segment in fitted[2][0].get_segments()[:2]]
+    np.testing.assert_allclose(spread, [[0.66, 0.74], [0.62, 0.68]])
+    by_label = {line.get_label(): line for line in axis.lines}
+    assert set(by_label["no skill (0.50)"].get_xdata()) == {0.5}
+    unlimited = by_label["ceiling of unlimited patients"]
+    np.testing.assert_array_equal(unlimited.get_xdata(), [0.76, 0.73, np.nan])
+    assert (models[0].get_ydata() > fitted[0].get_ydata()).all()
+    assert len(legend_texts(figure)) == 4
+    with pytest.raises(InputError, match="no column 'fitted_low'"):
+        figures.ceiling_forest(table.drop(columns="fitted_low"))
+
+
 def test_calibration_plot():
     points = pd.DataFrame({
         "arm": ["daft", "daft", "imaging"], "predicted": [0.1, 0.3, 0.2], "observed": [0.0, 0.4, 0.2],

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -133,6 +134,78 @@ def test_the_vessel_channel_follows_a_mask_the_user_gives(folder, settings, tmp_
     images.save_nifti(path, mask * 3, CTA[1])
     with pytest.raises(InputError, match="binary"):
         preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+
+
+# ------------------------------------------------------------------------- what no model may read
+
+
+@pytest.fixture
+def own_mask(tmp_path):
+    """A folder of one patient with a true mask (1 artery, 2 clot), and a function that gives a mask."""
+    root = tmp_path / "simulated"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "cta"])
+    truth = np.zeros(CTA[0], np.uint8)
+    truth[20:30, 50:70, 20:30] = 1
+    truth[24:27, 60:70, 20:30] = 2
+    known = root / "derivatives" / "truth" / "sub-0001"
+    images.save_nifti(known / "sub-0001_vessels.nii.gz", truth, CTA[1])
+
+    def give(mask):
+        path = root / "sub-0001" / "ct" / "sub-0001_vessels.nii.gz"
+        images.save_nifti(path, mask.astype(np.uint8), CTA[1])
+        return dataset(root, {"sub-0001": "left"})
+
+    return give, truth
+
+
+@pytest.mark.parametrize(
+    "same", [lambda t: t, lambda t: t > 0, lambda t: t == 1, lambda t: t == 2], ids=range(4)
+)
+def test_the_true_vessels_are_no_input_of_a_model(own_mask, settings, same):
+    give, truth = own_mask
+    words = "the true vessels of a simulated patient may not be a model's input"
+    with pytest.raises(
+        InputError, match=f"patient sub-0001: sub-0001/ct/sub-0001_vessels.*{words}"
+    ):
+        preprocess.prepare(give(same(truth)), settings)
+    assert not list((settings.cache / "tensors").glob("*/record.json"))
+
+
+def test_the_truth_is_no_input_under_another_name_or_in_template_space(own_mask, settings):
+    give, truth = own_mask
+    data = give(truth > 0)
+    (data.root / "derivatives/truth/sub-0001/sub-0001_vessels.nii.gz").rename(
+        data.root / "derivatives/truth/sub-0001/sub-0001_artery.nii.gz"
+    )
+    elsewhere = dataclasses.replace(settings.study, space="template")
+    for study in (settings.study, elsewhere):
+        with pytest.raises(InputError, match="the true artery of a simulated patient"):
+            preprocess.prepare(data, dataclasses.replace(settings, study=study))
+
+
+def test_a_mask_that_is_not_the_truth_is_taken(own_mask, settings):
+    give, truth = own_mask
+    mask = truth > 0
+    mask[20, 50, 20] = False
+    cache = preprocess.prepare(give(mask), settings)
+    assert cache.table.at["sub-0001", "vessel_volume_ml"] == pytest.approx(
+        1999 * 3.375e-3, abs=1e-3
+    )
+
+
+def test_tensors_do_not_depend_on_what_lies_in_derivatives(own_mask, settings, tmp_path):
+    give, truth = own_mask
+    data = give(np.roll(truth > 0, 5))
+    with_truth = preprocess.prepare(data, settings)
+    (data.root / "derivatives" / "ceiling.json").write_text("not read")
+    shutil.rmtree(data.root / "derivatives" / "truth")
+    fresh = dataclasses.replace(settings, cache=tmp_path / "fresh")
+    without = preprocess.prepare(data, fresh)
+    assert with_truth.fingerprint == without.fingerprint
+    names = list(with_truth.table.at["sub-0001", "available"])
+    np.testing.assert_array_equal(
+        with_truth.load(["sub-0001"], names), without.load(["sub-0001"], names)
+    )
 
 
 # ------------------------------------------------------------------------------- missing, unusable

@@ -1,5 +1,6 @@
 """Tables, figures, provenance and pages on disk: same bytes, stamped, escaped, relative, offline."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,9 +10,9 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import make_run
+from made_run import make_ceiling, make_run
 
-from rlvo_lib import figures, report, storage
+from rlvo_lib import dataset, figures, report, storage
 from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report import provenance
 from rlvo_lib.report.summary import fill_page, filled, keep_summary
@@ -226,6 +227,80 @@ def test_a_broken_notebook_is_named(made, tmp_path):
     (tmp_path / "run" / "notebooks" / "02_broken.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"02_broken\.ipynb: not a readable notebook"):
         report.write_index(tmp_path / "run")
+
+
+# ---------------------------------------------------------------------------------------- ceiling
+
+
+@pytest.fixture
+def simulated(raw, write_dataset, study, words):
+    """A simulated dataset folder that holds a ceiling."""
+    root = write_dataset(raw)
+    info = storage.read_json(root / "dataset_description.json") | {"scenario": "paper"}
+    storage.write_json(root / "dataset_description.json", info)
+    storage.write_json(root / dataset.CEILING, make_ceiling())
+    return dataset.load_dataset(root, study, words)
+
+
+def test_the_ceiling_is_kept_with_the_run_as_it_was_written(simulated, tmp_path):
+    run = tmp_path / "run"
+    assert report.keep_ceiling(run, simulated) == make_ceiling()
+    kept, given = run / "ceiling.json", simulated.root / dataset.CEILING
+    assert kept.read_bytes() == given.read_bytes()
+    assert report.read_ceiling(kept) == make_ceiling()
+    assert report.digests(run) == {"ceiling.json": storage.digest(given)}
+
+
+def test_without_a_ceiling_nothing_of_an_earlier_one_stays(simulated, tmp_path):
+    run = tmp_path / "run"
+    report.keep_ceiling(run, simulated)
+    for name in ("tables/ceiling.csv", "figures/ceiling.png", "tables/flow.csv"):
+        storage.write_text(run / name, "old")
+    (simulated.root / dataset.CEILING).unlink()
+    assert report.keep_ceiling(run, simulated) is None
+    assert [p.name for p in run.rglob("*") if p.is_file()] == ["flow.csv"]
+    assert "written without derivatives/ceiling.json" in report.NO_CEILING["simulated"]
+
+
+def test_a_real_dataset_with_a_planted_ceiling_is_refused(simulated, study, words, tmp_path):
+    description = simulated.root / "dataset_description.json"
+    storage.write_json(description, storage.read_json(description) | {"simulated": False})
+    with pytest.raises(InputError, match=r"derivatives/ceiling\.json holds a simulator's truth"):
+        dataset.load_dataset(simulated.root, study, words)
+    # were it planted after the dataset was read, it would not be looked at
+    real = dataclasses.replace(simulated, simulated=False)
+    (simulated.root / dataset.CEILING).write_text("not looked at")
+    assert report.keep_ceiling(tmp_path / "run", real) is None
+    assert not (tmp_path / "run").exists() and "no ceiling" in report.NO_CEILING["real"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"ceiling\.json: not valid JSON"),
+        ("\udcff", r"ceiling\.json: not valid JSON"),
+        ("[]", r"ceiling\.json: the file is \[\]; allowed: an object"),
+        ('{"scenario": ""}', r"""ceiling\.json: 'scenario' is ""; allowed: text"""),
+        (
+            json.dumps(make_ceiling() | {"scenario": "null"}),
+            "'scenario' is 'null'; allowed: 'paper'",
+        ),
+    ],
+)
+def test_a_bad_ceiling_names_file_and_field_and_is_not_kept(simulated, tmp_path, content, message):
+    path = simulated.root / dataset.CEILING
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=message):
+        report.keep_ceiling(tmp_path / "run", simulated)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        report.read_ceiling(tmp_path / "none.json")
+
+
+def test_the_page_shows_the_ceiling_and_leads_to_its_file(made):
+    text = (made / "index.html").read_text("utf-8")
+    assert 'href="ceiling.json"' in text and 'href="tables/ceiling.csv"' in text
+    assert "24 test patients; 2,000 or more are needed" in text
 
 
 # ---------------------------------------------------------------------------------------- summary

@@ -6,12 +6,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import ARMS, make_predictions
+from made_run import ARMS, CEILINGS, make_ceiling, make_predictions
 from scipy import stats
 from sklearn import metrics as sk
+from test_architecture import ORDER
 
 from rlvo_lib import results
-from rlvo_lib.config import Arm, InputError, load_study
+from rlvo_lib.config import Arm, InputError, load_study, project_root
 
 PUBLISHED = {
     "imaging": {
@@ -515,3 +516,225 @@ def test_patient_risk_is_the_mean_over_seeds():
     rows = predictions.query("partition == 'test' and arm == @first.arm")
     rows = rows[rows["participant_id"] == first.participant_id]
     assert len(rows) == 8 and first.probability == pytest.approx(rows["probability"].mean())
+
+
+# ---------------------------------------------------------------------------------------- ceiling
+
+
+def test_a_ceiling_file_is_taken_as_it_is():
+    assert results.check_ceiling(make_ceiling()) == make_ceiling()
+    later = make_ceiling() | {"seed": 1}  # a field more does no harm
+    assert results.check_ceiling(later) == later
+
+
+def planted(path, value):
+    """A ceiling with one field changed, or left out if the value is None."""
+    content = holder = make_ceiling()
+    *parents, last = path.split(".")
+    for name in parents:
+        holder = holder[name]
+    holder[last] = value
+    if value is None:
+        del holder[last]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("scenario", 5, "'scenario' is 5; allowed: text"),
+        ("scenario", None, "'scenario' is missing; allowed: text"),
+        ("predictor", " ", "'predictor' is \" \"; allowed: text"),
+        ("n_fitted", 481.0, r"'n_fitted' is 481\.0; allowed: a whole number of at least 2"),
+        ("n_fitted", True, "'n_fitted' is true"),
+        ("events_fitted", 0, "'events_fitted' is 0; allowed: a whole number of at least 1"),
+        ("events_fitted", 481, r"'events_fitted' is 481; allowed: fewer than 'n_fitted' \(481\)"),
+        ("replicates", 1, "'replicates' is 1; allowed: a whole number of at least 2"),
+        ("evaluated_on", "many", "'evaluated_on' is \"many\""),
+        ("arms", [], r"'arms' is \[\]; allowed: an object"),
+        ("arms.vessels", None, "'arms.vessels' is null; allowed: an object"),
+        ("arms.all_additive", 0.7, "'arms.all_additive' is 0.7; allowed: an object"),
+        ("arms.ncct.infinite", None, "'arms.ncct.infinite' is missing; allowed: a number, 0 to 1"),
+        ("arms.ncct.infinite", 1.2, r"'arms.ncct.infinite' is 1\.2; allowed: a number, 0 to 1"),
+        ("arms.ncct.fitted", np.nan, "'arms.ncct.fitted' is NaN; allowed: a number, 0 to 1"),
+        ("arms.ncct.fitted", "0.5", "'arms.ncct.fitted' is \"0.5\""),
+        ("arms.ctp.fitted_sd", -0.1, "'arms.ctp.fitted_sd' is -0.1; allowed: a number, 0 to 1"),
+        ("arms.ctp.fitted_high", 0.4, r"'arms.ctp.fitted_high' is 0\.4; allowed: at least 'fitted_low' \(0\.475\)"),
+        ("arms.all.latents", [], r"'arms.all.latents' is \[\]; allowed: a list of names"),
+        ("arms.all.latents", [1], r"'arms.all.latents' is \[1\]"),
+    ],
+)  # fmt: skip
+def test_every_field_of_a_ceiling_is_checked(path, value, words):
+    with pytest.raises(InputError, match=f"^made.json: {words}"):
+        results.check_ceiling(planted(path, value), "made.json")
+
+
+def test_a_ceiling_that_is_no_object_is_named():
+    with pytest.raises(InputError, match=r"the file is \[1\]; allowed: an object"):
+        results.check_ceiling([1])
+
+
+def test_each_arm_of_the_study_has_the_ceiling_of_what_it_sees(study):
+    found = {arm: results.ceiling_of(arm, study) for arm in study.arms}
+    assert all(reason == "" for _, reason in found.values())
+    assert {arm: name for arm, (name, _) in found.items()} == {
+        "clinical_logistic": "clinical", "clinical_boosting": "clinical", "clinical_mlp": "clinical",
+        "ncct": "ncct", "cta": "cta", "vessels": "vessels", "ctp": "ctp", "imaging": "imaging",
+        "concat": "all", "film": "all", "daft": "all", "late": "all",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arm", "ceiling", "reason"),
+    [
+        (Arm("x", "X", "cnn", channels=("tmax",)), "ctp", ""),
+        (Arm("x", "X", "cnn", channels=("cta", "vessels")), "cta", ""),
+        (Arm("x", "X", "cnn", channels=("ncct", "cta", "cbf")), "imaging", ""),
+        (Arm("x", "X", "mean", of=("ncct", "cta", "ctp")), "imaging", ""),
+        (Arm("x", "X", "mean", of=("late", "ctp")), "all", ""),
+        (Arm("x", "X", "cnn", channels=("ncct", "cta")), "", "cta + ncct"),
+        (Arm("x", "X", "cnn", channels=("ncct", "vessels", "cbf")), "", "ctp + ncct + vessels"),
+        (Arm("x", "X", "cnn", channels=("ncct",), predictors=("clinical",)), "", "clinical + ncct"),
+        (Arm("x", "X", "mean", of=("ctp", "clinical_mlp")), "", "clinical + ctp"),
+        (Arm("x", "X", "boosting", predictors=("image_read",)), "", "image_read"),
+        (Arm("x", "X", "mlp", predictors=("clinical", "ctp_scalars")), "", "clinical + ctp_scalars"),
+    ],
+)  # fmt: skip
+def test_the_ceiling_follows_from_scans_and_predictors(study, arm, ceiling, reason):
+    with_arm = dataclasses.replace(study, arms=study.arms | {"x": arm})
+    why = f"no ceiling is computed for {reason}" if reason else ""
+    assert results.ceiling_of("x", with_arm) == (ceiling, why)
+
+
+def test_an_unknown_arm_and_a_scan_of_another_study_have_no_ceiling(study):
+    assert results.ceiling_of("y", study) == ("", "not an arm of the study file")
+    assert results.ceiling_of("image", load_study("soop")) == (
+        "",
+        "no ceiling is computed for lesion",
+    )
+
+
+def test_the_share_and_its_limits():
+    exact = results.share_of(0.66, 0.63, 0.70, fitted=0.70, fitted_se=0.0)
+    np.testing.assert_allclose(exact, (0.8, 0.65, 1.0))
+    assert results.share_of(0.5, 0.4, 0.6, fitted=0.7, fitted_se=0.05) == (0.0, -0.5, 0.5)
+    below = results.share_of(0.46, 0.43, 0.49, fitted=0.6, fitted_se=0.002)
+    assert below[0] == pytest.approx(-0.4) and below[1] < -0.7 and below[2] > -0.1
+
+
+def test_the_limits_of_the_share_are_those_of_simulated_errors():
+    rng = np.random.default_rng(3)
+    auc, fitted = rng.normal(0.66, 0.015, 200_000), rng.normal(0.70, 0.008, 200_000)
+    spread = np.std((auc - 0.5) / (fitted - 0.5))
+    limits = (0.66 - 1.96 * 0.015, 0.66 + 1.96 * 0.015)
+    _, low, high = results.share_of(0.66, *limits, fitted=0.70, fitted_se=0.008)
+    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.02)
+    without = results.share_of(0.66, *limits, fitted=0.70, fitted_se=0.0)
+    assert without[2] - without[1] < 0.95 * (high - low)  # the ceiling's own error counts
+
+
+def scored(arm, n_train=481, n_test=2000):
+    """The predictions of one arm: so many patients out of fold, and so many in the test set."""
+    n = n_train + n_test
+    part = ["out-of-fold"] * n_train + ["test"] * n_test
+    return pd.DataFrame({
+        "participant_id": [f"sub-{i}" for i in range(n)], "partition": part, "arm": arm, "seed": 0,
+        "fold": 1, "y_true": np.arange(n) % 4 == 0, "probability": 0.3,
+    }).astype({"y_true": int})  # fmt: skip
+
+
+def ceiling_row(study, arm="daft", *, n=2000, auc=(0.66, 0.63, 0.69), ceiling=None, **sizes):
+    """The ceiling table's row of one arm whose performance is given."""
+    row = dict(zip(("ensemble", "low", "high"), auc, strict=True))
+    performance = pd.DataFrame([{"arm": arm, "metric": "auc", "n": n, "events": n // 4} | row])
+    table = results.ceiling_table(
+        ceiling or make_ceiling(), scored(arm, **sizes), performance, study, data="simulated"
+    )
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_the_ceiling_table_by_hand(study):
+    row = ceiling_row(study)
+    assert list(row.index) == [
+        "arm", "label", "ceiling", "infinite", "fitted", "fitted_sd", "fitted_low", "fitted_high", "auc",
+        "auc_low", "auc_high", "share", "share_low", "share_high", "n", "events", "reason", "data",
+    ]  # fmt: skip
+    assert (row.arm, row.label, row.ceiling) == ("daft", study.arms["daft"].label, "all")
+    assert (row.infinite, row.fitted) == CEILINGS["all"] and row.fitted_sd == 0.02
+    assert (row.auc, row.auc_low, row.auc_high, row.n, row.events) == (0.66, 0.63, 0.69, 2000, 500)
+    assert row.share == pytest.approx(0.8) and row.reason == "" and row.data == "simulated"
+    half = np.hypot(0.03 / 0.2, 1.959964 * 0.8 * (0.02 / 10) / 0.2)
+    assert row.share_high - row.share == pytest.approx(half)
+    assert row.share - row.share_low == pytest.approx(half)
+
+
+TOO_FEW = "2,000 or more are needed (at 118 the share's standard error is about 0.4)"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"n": 1999}, f"1999 test patients; {TOO_FEW}"),
+        ({"n": 118, "n_test": 118}, f"118 test patients; {TOO_FEW}"),
+        ({"n": 2400, "n_train": 2400, "n_test": 0}, "the ceiling was fitted on 481 patients, the models on 2400"),
+        ({"n": 481, "n_test": 0}, f"481 patients out of fold; {TOO_FEW}"),
+        ({"n_train": 578}, "the ceiling was fitted on 481 patients, the models on 578"),
+        ({"n_train": 384}, "the ceiling was fitted on 481 patients, the models on 384"),
+        ({"arm": "ctp"}, "the fitted ceiling is 0.515: a share of nothing"),
+        ({"arm": "ctp", "n": 118}, f"118 test patients; {TOO_FEW}; the fitted ceiling is 0.515: a share of nothing"),
+        ({"arm": "mine"}, "not an arm of the study file"),
+    ],
+)  # fmt: skip
+def test_where_no_share_is_stated_the_reason_is(study, given, reason):
+    row = ceiling_row(study, **given)
+    assert row[["share", "share_low", "share_high"]].isna().all()
+    assert row.reason == reason and row.auc == 0.66
+    assert pd.isna(row.fitted) == (given.get("arm") == "mine")
+
+
+def test_a_training_part_within_a_fifth_of_the_ceilings_will_do(study):
+    for n_train in (385, 577):
+        assert ceiling_row(study, n_train=n_train).share == pytest.approx(0.8)
+
+
+def test_where_nothing_predicts_no_share_is_stated(study):
+    nothing = make_ceiling() | {"scenario": "null"}
+    for arm in nothing["arms"].values():
+        arm |= {"infinite": 0.5, "fitted": 0.5, "fitted_low": 0.48, "fitted_high": 0.52}
+    for arm in study.arms:
+        row = ceiling_row(study, arm, ceiling=nothing, auc=(0.51, 0.48, 0.54))
+        assert pd.isna(row.share) and row.reason.endswith("0.500: a share of nothing")
+
+
+def test_the_ceiling_table_of_a_run_has_its_performance(predictions, performance, study):
+    table = results.ceiling_table(make_ceiling(), predictions, performance, study, data="simulated")
+    assert list(table["arm"]) == list(ARMS)
+    auc = performance[performance["metric"] == "auc"]
+    for column, source in {"auc": "ensemble", "auc_low": "low", "auc_high": "high"}.items():
+        assert table[column].tolist() == auc[source].tolist()
+    assert table["share"].isna().all()
+    assert table["reason"].str.startswith(f"60 test patients; {TOO_FEW}; the ceiling").all()
+
+
+def test_real_patients_have_no_ceiling(predictions, performance, study):
+    with pytest.raises(InputError, match="ceiling: data is 'real'; allowed: simulated"):
+        results.ceiling_table(make_ceiling(), predictions, performance, study, data="real")
+
+
+def test_only_the_report_reads_the_ceiling():
+    """Nothing that trains, chooses or scores a model knows of it; `dataset` has its place in the folder."""
+    package, named = project_root() / "rlvo_lib", {}
+    for noun in ORDER[: ORDER.index("results")]:
+        place = package / noun
+        files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+        for path in files:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found = [line.strip() for line in lines if "ceiling" in line.casefold()]
+            if found:
+                named[noun] = named.get(noun, []) + found
+    assert {"dataset", "figures"} <= set(named) <= {"dataset", "figures", "simulate"}
+    assert named["dataset"] == [
+        'TRUTH, CEILING = f"{DERIVATIVES}/truth", f"{DERIVATIVES}/ceiling.json"',
+        "for place in (TRUTH, CEILING):",  # whether it is there, never what it says
+    ]

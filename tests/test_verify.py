@@ -284,3 +284,34 @@ def test_a_frozen_cohort_that_was_edited_is_named(run):
     edit(run / "cohort.csv", lambda t: t.assign(age="77"))
     wrong = found(run)
     assert (wrong["what"] == "frozen split").any()
+
+
+def test_another_ceiling_than_the_tables_is_found(light):
+    path = light / "ceiling.json"
+    content = storage.read_json(path)
+    content["arms"]["all"]["fitted"] = 0.71
+    storage.write_json(path, content)
+    wrong = found(light, but_digests=False)
+    cells = wrong[wrong["what"] == "table"]
+    assert list(cells["where"]) == [
+        "tables/ceiling.csv: concat: fitted", "tables/ceiling.csv: daft: fitted",
+    ]  # fmt: skip
+    assert set(cells["stored"]) == {"0.7"} and set(cells["recomputed"]) == {"0.71"}
+    assert list(wrong.loc[wrong["what"] == "file content", "where"]) == ["ceiling.json"]
+
+
+def test_an_unusable_or_missing_ceiling_is_a_difference_not_a_crash(light):
+    (light / "ceiling.json").write_text('{"scenario": 1}', encoding="utf-8")
+    assert "'scenario' is 1" in " ".join(found(light)["recomputed"])
+    (light / "ceiling.json").unlink()
+    wrong = found(light)
+    assert set(wrong["where"]) == {"tables/ceiling.csv", "claims.csv"}  # judged on all tables
+    assert wrong["recomputed"].str.contains("ceiling.json: no such file").all()
+
+
+def test_a_ceiling_in_a_run_of_real_patients_is_found(light):
+    info = storage.read_json(light / "run.json")
+    storage.write_json(light / "run.json", info | {"data": "real"})
+    wrong = found(light)
+    words = " ".join(wrong.loc[wrong["where"] == "tables/ceiling.csv", "recomputed"])
+    assert "data is 'real'; allowed: simulated" in words

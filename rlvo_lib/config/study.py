@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
 DESIGNS = ("holdout", "cross-validation")
 HOLDOUTS = ("random", "stratified", "date", "centre")
+#: The folder of a dataset that no model may read: the truth of simulated patients lies there.
+DERIVATIVES = "derivatives"
 MAIN = "main"  # the id of the outcome's definition that is not a sensitivity one
 
 
@@ -383,6 +386,11 @@ def _check_study(study: Study, where: str) -> None:
     for name, scan in study.scans.items():
         if "{0}" not in scan.path:
             refuse(f"path of scan '{name}'", scan.path, ("a path with {0} for the participant",))
+        if DERIVATIVES in re.split(r"[\\/]", scan.path.casefold()):
+            raise InputError(
+                f"{where}: path of scan '{name}' is '{scan.path}'; allowed: a path outside "
+                f"{DERIVATIVES}/, which no model may read"
+            )
     if study.space not in SPACES:
         refuse("space of the grid", study.space, SPACES)
     if len(study.grid_centre_mm) != 3:

@@ -12,7 +12,13 @@ from rlvo_lib.figures.cohort import (
     training_curves,
 )
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
-from rlvo_lib.figures.performance import auc_forest, calibration_plot, risk_by_outcome, roc_curves
+from rlvo_lib.figures.performance import (
+    auc_forest,
+    calibration_plot,
+    ceiling_forest,
+    risk_by_outcome,
+    roc_curves,
+)
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "auc_forest",
     "calibration_plot",
     "canvas",
+    "ceiling_forest",
     "flow_diagram",
     "label_overlap_bars",
     "missingness_bars",

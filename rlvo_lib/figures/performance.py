@@ -1,4 +1,4 @@
-"""ROC curves, estimates with their uncertainty, calibration and predicted risks."""
+"""ROC curves, estimates with their uncertainty and ceilings, calibration and predicted risks."""
 
 from __future__ import annotations
 
@@ -117,6 +117,40 @@ def auc_forest(
     axis.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axis.tick_params(axis="y", length=0)
     axis.set(xlabel=title, ylim=(-0.7, y.max() + 0.7))
+    axis.grid(axis="x", color=GRID, linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return figure
+
+
+def ceiling_forest(ceiling: pd.DataFrame, *, labels: Mapping[str, str] | None = None) -> Figure:
+    """Each arm's AUC with its interval, above its two ceilings (`results.ceiling_table`).
+
+    An arm without a ceiling, and an AUC without an interval, are drawn without it.
+    """
+    columns = ("infinite", "fitted", "fitted_low", "fitted_high", "auc", "auc_low", "auc_high")
+    rows = need(ceiling, "arm", *columns)
+    y = np.arange(len(rows))[::-1].astype(float)
+    figure = canvas(7.2, 1.7 + 0.46 * len(rows))
+    axis = figure.axes[0]
+    axis.axvline(0.5, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1, label="no skill (0.50)")
+    axis.errorbar(
+        rows["auc"], y + 0.14,
+        xerr=np.abs([rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]), fmt="o",
+        color=COLOURS[0], markersize=6, capsize=3, linewidth=1.6, label="model, 95 % CI over patients",
+    )  # fmt: skip
+    axis.errorbar(
+        rows["fitted"], y - 0.14,
+        xerr=np.abs([rows["fitted"] - rows["fitted_low"], rows["fitted_high"] - rows["fitted"]]),
+        fmt="D", color=INK, markerfacecolor="white", markersize=5, linewidth=1.2,
+        label="ceiling of one cohort: mean and 95 % of cohorts",
+    )  # fmt: skip
+    axis.plot(
+        rows["infinite"], y - 0.14, linestyle="none", marker="|", color=INK, markersize=11,
+        markeredgewidth=2, label="ceiling of unlimited patients",
+    )  # fmt: skip
+    axis.set_yticks(y, [name_of(labels, arm) for arm in rows["arm"]])
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlabel="AUC", ylim=(-0.7, y.max() + 0.7))
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return figure

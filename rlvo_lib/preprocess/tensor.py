@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlvo_lib import images, perfusion, vessels
 from rlvo_lib.config import InputError, Scan, Settings
+from rlvo_lib.config.study import DERIVATIVES
 from rlvo_lib.head import HeadFrame, head_frame
 
 #: The scans that show where the head is, the best first.
@@ -91,11 +93,7 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
 
 def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     found = task.space == "head"  # there vessels are segmented where no mask is given
-    volumes = {
-        s: _load(path, task.kinds[s])
-        for s, path in task.scans.items()
-        if not (found and s == "vessels")
-    }
+    volumes = {s: _load(task, s) for s in task.scans if not (found and s == "vessels")}
     frame, mask, qc = None, None, {}
     if task.space == "head":
         source = next((s for s in SHOW_HEAD if s in volumes), None)
@@ -147,11 +145,13 @@ def _task_grid(task: Task, frame: HeadFrame | None) -> np.ndarray:
     return grid
 
 
-def _load(path: str, scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+def _load(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
+    path, scan = task.scans[name], task.kinds[name]
     if scan.kind == "ct":
         return images.load_ct(path)
     array, affine = images.load_nifti(path)
     if scan.kind == "mask":
+        _refuse_truth(task, path, array)
         _check_binary(path, array)
         return array, affine
     if not array.any():
@@ -170,6 +170,24 @@ def _check_binary(path: str, mask: np.ndarray) -> None:
         raise InputError(f"{path}: holds values other than 0 and 1; a binary mask is allowed")
 
 
+def _refuse_truth(task: Task, path: str, mask: np.ndarray) -> None:
+    """A given mask must not be one of the simulator's (levels 1 and 2, together or alone).
+
+    Only a simulated dataset has such a truth; it is read here so that no model reads it.
+    """
+    patient = task.participant_id
+    for truth in sorted(Path(task.root, DERIVATIVES, "truth", patient).glob("*.nii.gz")):
+        known, _ = images.load_nifti(truth)
+        if known.shape == mask.shape and any(
+            np.array_equal(mask > 0, part) for part in (known > 0, known == 1, known == 2)
+        ):
+            what = truth.name.removeprefix(f"{patient}_").removesuffix(".nii.gz")
+            raise InputError(
+                f"{path}: the true {what} of a simulated patient may not be a model's input; allowed: "
+                "a mask made from the scans"
+            )
+
+
 def _vessel_mask(
     task: Task, volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame | None
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, dict[str, Any]]:
@@ -177,6 +195,7 @@ def _vessel_mask(
     path = task.scans.get("vessels")
     if path is not None:
         mask, affine = images.load_nifti(path)
+        _refuse_truth(task, path, mask)
         if "cta" in volumes:
             _check_same_grid(path, mask, affine, *volumes["cta"])
         _check_binary(path, mask)

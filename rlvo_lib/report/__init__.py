@@ -5,6 +5,7 @@ What comes from simulated patients says so on every table, figure and page. Noth
 absolute path or needs the network to be read.
 """
 
+from rlvo_lib.report.ceiling_file import NO_CEILING, keep_ceiling, read_ceiling
 from rlvo_lib.report.figure_files import save_figure
 from rlvo_lib.report.page import page_digests, render_notebook, write_index
 from rlvo_lib.report.page_check import page_differences
@@ -28,13 +29,16 @@ from rlvo_lib.report.table_files import (
 
 __all__ = [
     "DIGESTED",
+    "NO_CEILING",
     "SIMULATED",
     "digests",
     "expected_counts",
     "html_table",
+    "keep_ceiling",
     "page_differences",
     "page_digests",
     "read_caption",
+    "read_ceiling",
     "render_html",
     "render_notebook",
     "render_tex",

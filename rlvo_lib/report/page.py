@@ -28,13 +28,14 @@ LONGEST_SHOWN = 130  # rows; longer tables are linked
 ORDER = (
     "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
     "flow", "exclusions", "split_counts", "label", "table1", "missingness", "predictor_screen", "performance", "out_of_fold", "no_skill",
+    "ceiling",
 )  # fmt: skip
 #: What ``pages.json`` holds the digests of, as glob patterns inside the run folder.
 PAGES = ("index.html", "notebooks/*.html", "notebooks/*.ipynb")
 CHECKS = ("mosaic", "curves")  # figures that check the work rather than report a result
 FILES = (
     "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
-    "run.json",
+    "ceiling.json", "run.json",
 )  # fmt: skip
 _OPEN = ("not reproducible without the cohort", "not testable", "not computed", "another cohort")
 

@@ -20,8 +20,8 @@ from rlvo_lib.report.table_files import read_text_table, stamp_text
 DISTRIBUTION = "rlvo-repro"
 #: Files whose content `digests` records, as glob patterns inside the run folder.
 DIGESTED = (
-    "*.csv", "study.toml", "split.json", "tables/*.csv", "tables/*.html", "tables/*.tex", "attributions/**/*",
-    "figures/**/*",
+    "*.csv", "study.toml", "split.json", "ceiling.json", "tables/*.csv", "tables/*.html", "tables/*.tex",
+    "attributions/**/*", "figures/**/*",
 )  # fmt: skip
 
 

@@ -19,9 +19,13 @@ and threshold, on the same patients).
 
 In a design without a test set, the out-of-fold predictions take its place: ``mean`` and ``sd`` are
 then over the held-out folds, and the "ensemble" is the pooled out-of-fold estimate.
+
+Of simulated patients the best AUC that can be reached is known: `ceiling_table` sets each arm against
+it. It describes the simulator, never patients.
 """
 
 from rlvo_lib.results.attribution import shap_importance
+from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
 from rlvo_lib.results.claims import claims
 from rlvo_lib.results.evaluation import evaluate
 from rlvo_lib.results.paper import best_arm, paper_table
@@ -51,6 +55,9 @@ __all__ = [
     "best_arm",
     "calibration_points",
     "calibration_table",
+    "ceiling_of",
+    "ceiling_table",
+    "check_ceiling",
     "check_predictions",
     "choose_thresholds",
     "claims",
@@ -66,4 +73,5 @@ __all__ = [
     "risk_distribution",
     "roc_points",
     "shap_importance",
+    "share_of",
 ]

@@ -79,6 +79,11 @@ class Run:
         """``attributions/shap.csv``."""
         return storage.read_csv(self.root / "attributions" / "shap.csv")
 
+    @cached_property
+    def ceiling(self) -> dict:
+        """``ceiling.json``: the copy of a simulated dataset's that the run keeps."""
+        return report.read_ceiling(self.root / "ceiling.json")
+
     def table(self, name: str) -> pd.DataFrame:
         """A table recomputed from the files (not read from ``tables``), made once."""
         if name not in self._tables:
@@ -122,6 +127,9 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
         run.table("performance"), run.table("out_of_fold"), run.study
     ),
     "comparisons": lambda run: results.comparisons(run.predictions, run.study, data=run.data),
+    "ceiling": lambda run: results.ceiling_table(
+        run.ceiling, run.predictions, run.table("performance"), run.study, data=run.data
+    ),
     "calibration": lambda run: results.calibration_table(run.predictions, run.study, data=run.data),
     "calibration_points": lambda run: results.calibration_points(
         run.predictions, run.study, data=run.data
