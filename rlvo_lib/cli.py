@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from rlvo_lib.config import PROFILES, InputError
+from rlvo_lib.config import PROFILES, SCENARIOS, InputError
 
 app = typer.Typer(
     name="rlvo",
@@ -41,17 +41,58 @@ app.add_typer(adapt_app, name="adapt")
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the dataset into.")],
-    patients: Annotated[int, typer.Option(help="Number of simulated patients.")] = 599,
+    patients: Annotated[
+        int | None,
+        typer.Option(help="Number of simulated patients; left out: 599, or 20 with --grid fine."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same patients.")] = 2025,
-    scenario: Annotated[str, typer.Option(help="What is simulated: paper.")] = "paper",
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="What is simulated: " + "; ".join(f"{n} ({text})" for n, text in SCENARIOS.items())
+        ),
+    ] = "paper",
+    grid: Annotated[
+        str, typer.Option(help="Voxels of the scans: cohort, or fine (much more disk and time).")
+    ] = "cohort",
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share with the outcome, 0 to 1; left out: the scenario's."),
+    ] = None,
+    test: Annotated[
+        int | None,
+        typer.Option(help="Number of test patients; left out: the study's share, 118 of 599."),
+    ] = None,
+    table_only: Annotated[bool, typer.Option("--table-only", help="Write no scans.")] = False,
+    cta_mm: Annotated[
+        float | None,
+        typer.Option(help="Edge of the CTA's voxels, 0.3 to 4 mm; left out: the grid's."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0: one a processor.")] = 0,
 ) -> None:
-    """Write a simulated cohort (table and scans) as a dataset folder."""
+    """Write a simulated cohort (table and scans) as a dataset folder.
+
+    Interrupted? Run it again: what was finished is not done twice.
+    """
     from rlvo_lib import simulate as simulator
     from rlvo_lib.config import available_workers
 
+    coarse = simulator.coarse_warning(grid, cta_mm)
+    if coarse:
+        typer.echo(f"rlvo: warning: {coarse}", err=True)
+    if patients is None:
+        patients = 20 if grid == "fine" else 599
     simulator.write_dataset(
-        out, patients=patients, seed=seed, scenario=scenario, workers=workers or available_workers()
+        out,
+        patients=patients,
+        seed=seed,
+        scenario=scenario,
+        grid=grid,
+        prevalence=prevalence,
+        test=test,
+        table_only=table_only,
+        cta_mm=cta_mm,
+        workers=workers or available_workers(),
     )
     typer.echo(f"SIMULATED DATA: {patients} patients in {out}")
 

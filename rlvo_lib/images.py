@@ -32,7 +32,12 @@ MAX_HEADER_BYTES = 1 << 20
 
 
 def save_nifti(
-    path: str | Path, array: np.ndarray, affine: np.ndarray, *, scaled_int16: bool = False
+    path: str | Path,
+    array: np.ndarray,
+    affine: np.ndarray,
+    *,
+    scaled_int16: bool = False,
+    description: str = "",
 ) -> Path:
     """Write `array` (X, Y, Z) with its voxel-to-world-mm (RAS+) `affine`; the same input, same bytes.
 
@@ -41,7 +46,8 @@ def save_nifti(
     factor: half the size, an error of at most half of (max - min) / 65000.
     The file appears at once (temporary file, then rename), gzip level 1 without name or date when
     the path ends in ``.gz``. sform and qform are both set, code 1 (scanner), unless the affine is
-    sheared: a qform cannot say that, so it gets code 0 and only the sform counts.
+    sheared: a qform cannot say that, so it gets code 0 and only the sform counts. `description`: at
+    most 79 ASCII characters for the header.
     """
     path = Path(path)
     data = _storable(np.asarray(array))
@@ -62,6 +68,7 @@ def save_nifti(
     header.set_qform(affine, code=0 if is_sheared(affine) else 1, strip_shears=True)
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
+    header["descrip"] = description.encode("ascii")
     content = header.binaryblock + b"\0\0\0\0" + data.tobytes(order="F")
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=1, mtime=0)

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from rlvo_lib import storage
-from rlvo_lib.config import project_root
+from rlvo_lib.cli import main
+from rlvo_lib.config import SCENARIOS, project_root
 
 
 def rlvo(*arguments):
@@ -17,6 +19,14 @@ def rlvo(*arguments):
         env=None,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
+
+
+def rlvo_here(monkeypatch, capsys, *arguments):
+    """The same in this process, where a test can change what the command meets."""
+    monkeypatch.setattr(sys, "argv", ["rlvo", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("command", ["simulate", "validate", "reproduce", "evaluate", "verify"])
@@ -42,14 +52,71 @@ def test_one_line_and_status_2_for_what_cannot_be_done(tmp_path):
         (["reproduce", "--set", "epochs_max"], "allowed: NAME=VALUE"),
         (["verify", tmp_path], "not a finished run folder"),
         (["evaluate", tmp_path / "absent.csv"], "no such file"),
-        (["simulate", tmp_path / "x", "--scenario", "moon"], "moon"),
-        (["simulate", tmp_path / "x", "--patients", "1"], "patients"),
+        (["reproduce", "--set", "scenario=moon"], "'scenario' is 'moon'; allowed: paper, null"),
     ]
     for arguments, message in cases:
         status, out, err = rlvo(*arguments)
         assert status == 2, arguments
         assert message in err and "Traceback" not in err + out, (arguments, err)
         assert err.count("\n") == 1 and err.startswith("rlvo: "), err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scenario", "moon"], "scenario is 'moon'; allowed: paper, null, signal, interaction"),
+        (["--grid", "coarse"], "grid is 'coarse'; allowed: cohort, fine"),
+        (["--patients", "0"], "patients is 0; allowed: 20 or more"),
+        (["--patients", "1"], "patients is 1; allowed: 20 or more"),
+        (["--patients", "19"], "patients is 19; allowed: 20 or more"),
+        (["--prevalence", "0"], "prevalence is 0.0; allowed: between 0 and 1"),
+        (["--prevalence", "0.999"], "prevalence is 0.999; allowed"),
+        (["--cta-mm", "5"], "cta_mm is 5; allowed: 0.3 to 4 mm"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said_in_one_line(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    status, _, err = rlvo_here(monkeypatch, capsys, "simulate", tmp_path / "x", *options)
+    assert (status, err.count("\n")) == (2, 1) and err.startswith(f"rlvo: {message}"), err
+    assert not (tmp_path / "x").exists()
+
+
+def test_simulation_into_a_folder_in_use_or_a_full_disk_is_refused(tmp_path, monkeypatch, capsys):
+    from rlvo_lib.simulate import dataset
+
+    (tmp_path / "mine.txt").write_text("mine")
+    status, _, err = rlvo_here(monkeypatch, capsys, "simulate", tmp_path)
+    assert status == 2 and "holds something that is not a simulated dataset" in err
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=700_000_000))
+    status, _, err = rlvo_here(monkeypatch, capsys, "simulate", tmp_path / "x")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "MB more and the disk has 700 MB free" in err and not (tmp_path / "x").exists()
+
+
+def test_simulate_names_all_scenarios_and_passes_its_options_on(monkeypatch, capsys):
+    from rlvo_lib import simulate
+
+    _, out, _ = rlvo_here(monkeypatch, capsys, "simulate", "--help")
+    unwrapped = "".join(out.split())
+    for name, words in SCENARIOS.items():
+        assert f"{name}({words})".replace(" ", "") in unwrapped
+    asked = {}
+    monkeypatch.setattr(simulate, "write_dataset", lambda out, **options: asked.update(options))
+    rlvo_here(monkeypatch, capsys, "simulate", "x")
+    assert (asked["patients"], asked["grid"], asked["cta_mm"]) == (599, "cohort", None)
+    rlvo_here(monkeypatch, capsys, "simulate", "x", "--grid", "fine")
+    assert (asked["patients"], asked["grid"]) == (20, "fine")
+    options = "--patients 50 --prevalence 0.3 --test 20 --table-only --scenario shift --workers 3"
+    status, out, err = rlvo_here(
+        monkeypatch, capsys, "simulate", "x", "--cta-mm", "3", *options.split()
+    )
+    assert status == 0 and out == "SIMULATED DATA: 50 patients in x\n"
+    assert asked == {
+        "patients": 50, "seed": 2025, "scenario": "shift", "grid": "cohort", "prevalence": 0.3,
+        "test": 20, "table_only": True, "cta_mm": 3.0, "workers": 3,
+    }  # fmt: skip
+    assert err.startswith("rlvo: warning: CTA voxels of 3 mm are too coarse") and "M1" in err
 
 
 def test_a_wrong_option_has_status_2():

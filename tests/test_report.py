@@ -352,3 +352,13 @@ def test_the_page_of_the_second_study_shows_its_committed_results():
     page = project_root() / "docs" / "soop.md"
     assert filled(page) == page.read_text(encoding="utf-8"), "run: make soop-results"
     assert not re.search(r"sub-\d", page.read_text(encoding="utf-8"))
+
+
+def test_a_page_shows_the_tables_it_names(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "aucs.csv").write_text("arm,auc\nncct | cta,0.500\ndaft,\n")
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n\n<!-- table: tables/aucs.csv -->\nstale\n<!-- end -->\n\nAfter.\n")
+    fill_page(page)
+    shown = "| arm | auc |\n| --- | --- |\n| ncct / cta | 0.500 |\n| daft |  |\n"
+    assert shown in page.read_text(encoding="utf-8") and "stale" not in filled(page)

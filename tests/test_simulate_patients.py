@@ -1,11 +1,15 @@
-"""Simulated patients: published marginals, the label's rule, exact counts, no leak through order."""
+"""Simulated patients: the label's rule, exact counts, values that agree, no leak through order.
+
+Their marginal distributions are tested in test_simulate_marginals.
+"""
+
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from rlvo_lib.config import InputError
 from rlvo_lib.metrics import auc
@@ -20,123 +24,6 @@ def pool():
 @pytest.fixture(scope="module")
 def study():
     return patients.select(599, 2025)
-
-
-SHARES = {  # column of the latents: share in the evidence tables, in %
-    "male": 50.3,
-    "hypertension": 67.7,
-    "diabetes": 22.0,
-    "dyslipidemia": 45.0,
-    "smoking": 20.7,
-    "af": 38.5,
-    "prior_stroke": 15.9,
-    "antiplatelet": 26.0,
-    "tandem": 12.3,
-    "ivt": 40.0,
-    "truncal": 12.3,
-    "other_stenosis": 10.5,
-    "rlvo": 15.9,
-}
-QUARTILES = {  # median, first and third quartile
-    "age": (74, 65, 82),
-    "lkw_to_groin_min": (299, 184, 512),
-    "nihss": (15, 11, 19),
-    "tmax6_ml": (115, 78, 165),
-    "core_ml": (11.6, 3.6, 28.5),
-    "aspects": (9, 8, 9),
-    "clot_hu": (52.5, 46.6, 58.4),
-    "clot_length_mm": (12.4, 8.4, 18.4),
-    "perviousness_hu": (5.3, 1.3, 11.9),
-}
-CATEGORIES = {
-    "site": {"ICA": 21, "M1": 51.5, "M2": 27.4},
-    "pre_mrs": {0: 64, 1: 16, 2: 11, 3: 6, 4: 2},
-    "siphon_grade": {0: 24, 1: 34, 2: 43},
-    "etici": {"0": 4.2, "1": 0.6, "2a": 2.5, "2b50": 10.1, "2b67": 17.3, "2c": 22.0, "3": 43.2},
-    "n_passes": {0: 2, 1: 47, 2: 26, 3: 13, 4: 6, 5: 3, 6: 2},
-}
-
-
-@pytest.mark.parametrize(("column", "percent"), SHARES.items())
-def test_shares_are_those_of_the_evidence(pool, column, percent):
-    assert 100 * pool[0][column].mean() == pytest.approx(percent, abs=1.3)
-
-
-@pytest.mark.parametrize(("column", "expected"), QUARTILES.items())
-def test_quartiles_are_those_of_the_evidence(pool, column, expected):
-    found = np.percentile(pool[0][column], [50, 25, 75])
-    np.testing.assert_allclose(found, expected, rtol=0.04, atol=0.4)
-
-
-@pytest.mark.parametrize(("column", "expected"), CATEGORIES.items())
-def test_categories_are_those_of_the_evidence(pool, column, expected):
-    found = 100 * pool[0][column].value_counts(normalize=True)
-    for value, percent in expected.items():
-        assert found[value] == pytest.approx(percent, abs=1.3), value
-
-
-def test_perfusion_and_reads_follow_the_evidence(pool):
-    latents, table = pool
-    assert (latents["core_ml"] == 0).mean() == pytest.approx(0.13, abs=0.015)
-    assert (latents["core_ml"] >= 70).mean() == pytest.approx(0.068, abs=0.01)
-    assert latents["hir"].median() == pytest.approx(0.40, abs=0.02)
-    assert latents.loc[latents["icad"] == 1, "hir"].median() == pytest.approx(0.33, abs=0.02)
-    read = table.loc[table["collateral_tan"] >= 0, "collateral_tan"]
-    share = read.value_counts(normalize=True).sort_index()
-    np.testing.assert_allclose(share, [0.06, 0.31, 0.42, 0.21], atol=0.015)
-    sign = table.loc[table["hyperdense_sign"] >= 0, "hyperdense_sign"]
-    assert sign.mean() == pytest.approx(0.59, abs=0.015)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [("core_ml", "hir", 0.44), ("core_ml", "aspects", -0.56), ("nihss", "tmax6_ml", 0.34),
-     ("nihss", "core_ml", 0.33), ("age", "nihss", 0.19)],
-)  # fmt: skip
-def test_correlations_follow_the_evidence(pool, a, b, expected):
-    assert spearmanr(pool[0][a], pool[0][b])[0] == pytest.approx(expected, abs=0.08)
-
-
-def test_events_come_from_the_aetiologies_in_the_stated_shares(pool):
-    latents = pool[0]
-    risk = latents.groupby("etiology")["rlvo"].mean()
-    for etiology, percent in {"CE": 9, "ICAD": 91, "LAA": 11, "OTH": 8}.items():
-        assert 100 * risk[etiology] == pytest.approx(percent, abs=2.5)
-    assert latents.loc[latents["rlvo"] == 1, "icad"].mean() == pytest.approx(0.49, abs=0.03)
-
-
-def test_criteria_overlap_in_the_stated_pattern(pool):
-    latents = pool[0][pool[0]["rlvo"] == 1]
-    stenosis = (latents["final_stenosis"] > 50) & (latents["etici"] != "0")
-    failure, rescue = latents["etici"].isin(["0", "1", "2a"]), latents["rescue_type"] > 0
-    share = 93 / len(latents)
-    assert (failure & ~stenosis & ~rescue).sum() * share == pytest.approx(39, abs=3)
-    assert (rescue & ~stenosis & ~failure).sum() * share == pytest.approx(23, abs=3)
-    assert (stenosis & ~rescue & ~failure).sum() * share == pytest.approx(23, abs=3)
-
-
-@pytest.mark.parametrize(
-    ("column", "latent", "low", "high"),
-    [("clot_hu", "clot_hu", 0.6, 0.8), ("perviousness_hu", "perviousness_hu", 0.6, 0.8),
-     ("siphon_calc", "siphon_calcium", 0.55, 0.8), ("collateral_tan", "collateral", 0.5, 0.75),
-     ("ica_tortuosity", "tortuosity_z", 0.55, 0.8), ("aspects", "aspects", 0.55, 0.8)],
-)  # fmt: skip
-def test_image_reads_are_noisy_reads_of_the_latents(pool, column, latent, low, high):
-    latents, table = pool
-    known = table[column] > -97
-    reliability = np.corrcoef(table.loc[known, column], latents.loc[known, latent])[0, 1] ** 2
-    assert low < reliability < high
-
-
-@pytest.mark.parametrize(
-    ("column", "code", "percent"),
-    [("age", -99, 0), ("dyslipidemia", -99, 2), ("smoking_current", -99, 8), ("sbp_adm", -99, 4),
-     ("glucose_adm", -99, 6), ("clot_hu", -97, 15), ("siphon_calc", -97, 3),
-     ("collateral_tan", -97, 5), ("core_ml", -97, 2), ("core_ml", -99, 10.5),
-     ("mrs_90d", -99, 12)],
-)  # fmt: skip
-def test_missing_shares(pool, column, code, percent):
-    assert 100 * (pool[1][column] == code).mean() == pytest.approx(percent, abs=1.3)
 
 
 def test_smoking_is_missing_not_at_random(pool):
@@ -224,9 +111,79 @@ def test_same_seed_same_patients_other_seed_others():
     assert not first["age"].equals(other["age"])
 
 
-def test_too_few_patients_are_refused():
-    with pytest.raises(InputError, match="patients is 19; allowed: 20 or more"):
-        patients.select(19, 1)
+@pytest.mark.parametrize("n", [0, 1, 19])
+def test_too_few_patients_are_refused(n):
+    with pytest.raises(InputError, match=f"patients is {n}; allowed: 20 or more"):
+        patients.select(n, 1)
+
+
+def test_nobody_cannot_be_drawn():
+    with pytest.raises(InputError, match="n is 0; allowed: 1 or more"):
+        patients.draw(0, np.random.default_rng(1))
+    latents, table = patients.draw(1, np.random.default_rng(1))
+    assert len(latents) == len(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "prevalence", "test", "expected"),
+    [(599, None, None, {"train": (481, 77), "test": (118, 16)}),
+     (599, 0.5, None, {"train": (481, 240), "test": (118, 59)}),
+     (2481, None, 2000, {"train": (481, 77), "test": (2000, 271)}),
+     (2481, 0.5, 2000, {"train": (481, 240), "test": (2000, 1000)}),
+     (400, 0.9, 100, {"train": (300, 270), "test": (100, 90)})],
+)  # fmt: skip
+def test_prevalence_and_test_part_are_exact(n, prevalence, test, expected):
+    latents, table, split = patients.select(n, 4, prevalence=prevalence, test=test)
+    counts = latents["rlvo"].groupby(split["partition"]).agg(["size", "sum"])
+    assert {
+        part: tuple(row) for part, row in zip(counts.index, counts.to_numpy(), strict=True)
+    } == expected
+    assert latents.drop(columns="participant_id").drop_duplicates().shape[0] == n
+    folds = latents["rlvo"].groupby(split["fold"]).agg(["size", "sum"]).drop(index="")
+    assert (folds["sum"] > 0).all() and (folds["sum"] < folds["size"]).all()
+    assert len(table) == n
+
+
+@pytest.mark.parametrize("share", ["low", "high"])
+def test_the_named_range_of_prevalence_can_be_met_and_no_more(share):
+    low, high = 0.25, 0.75  # 20 patients: 16 to train in four folds, 4 to test
+    edge, beyond = (low, low - 0.01) if share == "low" else (high, high + 0.01)
+    latents, _, split = patients.select(20, 1, prevalence=edge)
+    groups = latents["rlvo"].groupby(split["fold"])
+    assert (groups.sum() > 0).all() and (groups.sum() < groups.size()).all()
+    message = r"allowed with 16 training and 4 test patients: 0\.25 to 0\.75"
+    with pytest.raises(InputError, match=message):
+        patients.select(20, 1, prevalence=beyond)
+
+
+@pytest.mark.parametrize("prevalence", [-0.1, 0.0, 1.0, float("nan")])
+def test_impossible_prevalence_is_refused(prevalence):
+    with pytest.raises(InputError, match=r"prevalence is .*; allowed with 481 training"):
+        patients.select(599, 1, prevalence=prevalence)
+
+
+@pytest.mark.parametrize("test", [0, 1, 593, 600])
+def test_impossible_test_part_is_refused(test):
+    with pytest.raises(InputError, match=f"test is {test}; allowed with 599 patients: 2 to 591"):
+        patients.select(599, 1, test=test)
+
+
+def test_identifiers_grow_only_beyond_9999():
+    assert patients.select(9999, 1)[1]["participant_id"].iloc[[0, -1]].tolist() == [
+        "sub-0001",
+        "sub-9999",
+    ]
+    assert patients.select(10_000, 1)[1]["participant_id"].iloc[[0, -1]].tolist() == [
+        "sub-00001",
+        "sub-10000",
+    ]
+
+
+def test_a_hundred_thousand_patients_take_seconds():
+    start = time.process_time()
+    patients.draw(100_000, np.random.default_rng(1))
+    patients.select(100_000, 1)
+    assert time.process_time() - start < 20  # about 2 on one core
 
 
 def test_table_has_the_dictionarys_columns(study):

@@ -5,7 +5,13 @@ says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``
 """
 
 from rlvo_lib.config.errors import InputError
-from rlvo_lib.config.settings import PROFILES, Settings, available_workers, load_settings
+from rlvo_lib.config.settings import (
+    PROFILES,
+    SCENARIOS,
+    Settings,
+    available_workers,
+    load_settings,
+)
 from rlvo_lib.config.study import (
     ARM_KINDS,
     ENCODERS,
@@ -27,6 +33,7 @@ __all__ = [
     "ENCODERS",
     "MAIN",
     "PROFILES",
+    "SCENARIOS",
     "Arm",
     "Channel",
     "Consistency",

@@ -29,7 +29,7 @@ class Settings:
     missing_indicators: bool = True  # whether a model sees that a quantity is missing
     # embedded cohort
     patients: int = 599
-    scenario: str = "paper"
+    scenario: str = "paper"  # one of SCENARIOS
     seed: int = 2025  # of the embedded cohort, the split and the resampling
     # machine
     workers: int = 2  # processes of one thread each
@@ -64,6 +64,16 @@ class Settings:
         """
         return {name: getattr(self, name) for name in names}
 
+
+#: What the embedded cohort can be; `rlvo_lib.simulate.scenarios` holds how each is made.
+SCENARIOS = {
+    "paper": "difficulty, counts and prevalence like the study's",
+    "null": "nothing predicts: each outcome is another patient's, so every AUC must be 0.5",
+    "signal": "each modality shows enough for a small network to learn within minutes",
+    "interaction": "an image feature's effect has opposite signs with and without atrial fibrillation",
+    "shift": "a second centre: other scanners, prevalence and case mix, the same causes",
+    "missing": "scans and values missing for reasons",
+}
 
 #: What each profile changes from the defaults of `Settings`.
 PROFILES: dict[str, dict[str, Any]] = {
@@ -181,7 +191,11 @@ def _check_settings(settings: Settings) -> None:
         if is_number and (value < 0 or (value == 0 and entry.name not in may_be_zero)):
             least = "0 or more" if entry.name in may_be_zero else "above 0"
             raise InputError(f"setting '{entry.name}' is {value!r}; allowed: {words}, {least}")
-    for name, allowed in (("device", ("auto", "cpu", "cuda")), ("encoder", ENCODERS)):
+    for name, allowed in (
+        ("device", ("auto", "cpu", "cuda")),
+        ("encoder", ENCODERS),
+        ("scenario", tuple(SCENARIOS)),
+    ):
         if getattr(settings, name) not in allowed:
             raise InputError(
                 f"setting '{name}' is '{getattr(settings, name)}'; allowed: {', '.join(allowed)}"

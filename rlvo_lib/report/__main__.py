@@ -1,8 +1,8 @@
 """``python -m rlvo_lib.report reference RUN FOLDER``, ``... summary RUN FOLDER``, ``... page PAGE``.
 
 The first replaces the committed reference run (``make reference``); the second keeps the result tables
-of a run of real patients, without any row of a patient; the third writes the tables of such summaries
-into a page of the docs (``make soop-results``).
+of a run of real patients, without any row of a patient; the third writes the tables that a page of the
+docs names into it (``make soop-results``, ``make simulation-checks``).
 """
 
 import sys

@@ -19,8 +19,9 @@ from rlvo_lib.report.table_files import read_text_table
 #: Tables that count or estimate over patients.
 TABLES = ("flow", "paper", "performance", "comparisons", "no_skill", "label_definitions")
 FIGURES = ("auc_forest.png",)
-#: A place of a page for the tables of a summary.
+#: Places of a page for the tables of a summary, and for one table.
 MARK = re.compile(r"(<!-- summary: (\S+) -->\n).*?(<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.S)
 PATIENT = re.compile(r"sub-[A-Za-z0-9]+", re.I)
 SETTINGS = (
     "profile", "outcome_definition", "arms", "missing_indicators", "seed", "grid_shape",
@@ -77,22 +78,38 @@ def _refuse_patients(name: str, table: pd.DataFrame) -> None:
 
 
 def fill_page(page: str | Path) -> None:
-    """Put the tables of each summary that a Markdown page names into it (``<!-- summary: FOLDER -->``).
+    """Put the tables that a Markdown page names into it.
 
-    ``FOLDER`` is relative to the page's folder.
+    ``<!-- summary: FOLDER -->`` stands for the tables of a run's summary, ``<!-- table: FILE.csv -->`` for
+    one table as it is. Both are relative to the page's folder.
     """
     page = Path(page)
     storage.write_text(page, filled(page))
 
 
 def filled(page: str | Path) -> str:
-    """The text of a Markdown page with the tables of the summaries it names as they are now."""
+    """The text of a Markdown page with the tables it names as they are now."""
     page = Path(page)
 
     def tables(mark: re.Match) -> str:
         return mark[1] + render_summary(page.parent / mark[2]) + mark[3]
 
-    return MARK.sub(tables, page.read_text(encoding="utf-8"))
+    def table(mark: re.Match) -> str:
+        return mark[1] + render_table(page.parent / mark[2]) + mark[3]
+
+    return TABLE.sub(table, MARK.sub(tables, page.read_text(encoding="utf-8")))
+
+
+def render_table(path: str | Path) -> str:
+    """A CSV table as Markdown, cell by cell as it is written."""
+    table = read_text_table(path)
+    rows = [
+        list(table.columns),
+        ["---"] * len(table.columns),
+        *table.fillna("").to_numpy().tolist(),
+    ]
+    lines = ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in rows]
+    return "\n".join(["", *lines, "", ""])
 
 
 def render_summary(folder: str | Path) -> str:

@@ -1,9 +1,10 @@
 """The embedded cohort: simulated patients whose truth is known, in the format real data have.
 
-patients draws latents, the clinical table and the raw outcomes; recording is what the hospital wrote
-down; anatomy, arteries and physics turn one patient's latents into scans; dataset writes the folder.
+scenarios says what is simulated; patients draws latents, the clinical table and the raw outcomes;
+recording is what the hospital wrote down; rendering turns one patient's latents into scans; ceiling
+is how well anything could predict; dataset writes the folder.
 """
 
-from rlvo_lib.simulate.dataset import SCENARIOS, write_dataset
+from rlvo_lib.simulate.dataset import SCENARIOS, coarse_warning, write_dataset
 
-__all__ = ["SCENARIOS", "write_dataset"]
+__all__ = ["SCENARIOS", "coarse_warning", "write_dataset"]

@@ -1,45 +1,77 @@
-"""The head: one canonical atlas, and each patient's own pose, size and atrophy.
+"""The head: one canonical atlas, and each patient's own pose, size, age and folding.
 
 Space: head mm, RAS+ (x right, y anterior, z superior), origin between the commissures, close to
-MNI coordinates. `Pose` carries head mm to world mm (RAS+). The atlas holds smooth level sets
-(mm, positive inside) rather than labels, so that a patient's voxels get partial volumes at any
-grid and no surface is blocky. It is symmetric: x stands for |x|.
+MNI coordinates. `Pose` carries head mm to world mm (RAS+); a scan's `Grid` has its own place in the
+world. The atlas holds smooth level sets (mm, positive inside) rather than labels, so that voxels of
+any grid get partial volumes and no surface is blocky. It is symmetric: x stands for |x|.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
-ATLAS_STEP_MM = 2.5
 ATLAS_ORIGIN_MM = np.array([-90.0, -120.0, -82.5])
-ATLAS_SHAPE = (73, 88, 74)
+ATLAS_EXTENT_MM = np.array([180.0, 217.5, 182.5])
 
 # Vault thicknesses below the skin, in mm.
 SCALP_MM, SKULL_MM = 5.0, 6.5
+WHITE_HU, GREY_ABOVE_WHITE_HU, CSF_HU = 28.0, 9.0, 8.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """An axis-aligned voxel grid: shape (X, Y, Z), spacing in mm, centre of voxel 0 in world mm."""
+    """A voxel grid: shape (X, Y, Z), spacing in mm, centre of voxel 0 in mm of the scanner.
+
+    `tilt_deg` turns the scanner's axes about the patient's left-right axis, as a tilted gantry does.
+    """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
+    tilt_deg: float = 0.0
 
     @property
     def affine(self) -> np.ndarray:
         """Voxel indices to world mm, (4, 4)."""
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = self.origin
+        if self.tilt_deg:
+            turn = np.eye(4)
+            turn[:3, :3] = _rotation(np.deg2rad([self.tilt_deg, 0, 0]))
+            affine = turn @ affine
         return affine
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, mL."""
+        return float(np.prod(self.spacing)) / 1000
+
     def axis(self, k: int) -> np.ndarray:
-        """World mm of the voxel centres along axis `k`."""
+        """Scanner mm of the voxel centres along axis `k`."""
         return self.origin[k] + self.spacing[k] * np.arange(self.shape[k])
+
+    def slab(self, first: int, stop: int) -> Grid:
+        """The slices `first` to `stop` (not included) along z."""
+        x, y, z = self.origin
+        origin = (x, y, z + first * self.spacing[2])
+        return replace(self, shape=(*self.shape[:2], stop - first), origin=origin)
+
+
+def filling(extent_mm: np.ndarray, spacing: tuple, start: tuple, tilt_deg: float = 0.0) -> Grid:
+    """The grid of `spacing` mm whose voxels fill a box of `extent_mm` from the corner `start`."""
+    shape = tuple(max(2, round(e / s)) for e, s in zip(extent_mm, spacing, strict=True))
+    origin = tuple(float(a + s / 2) for a, s in zip(start, spacing, strict=True))
+    return Grid(shape, tuple(float(s) for s in spacing), origin, tilt_deg)
+
+
+def atlas_grid(step_mm: float) -> Grid:
+    """The grid of the atlas in head mm."""
+    shape = tuple(int(n) for n in np.round(ATLAS_EXTENT_MM / step_mm) + 1)
+    return Grid(shape, (step_mm,) * 3, tuple(ATLAS_ORIGIN_MM))
 
 
 @dataclass(frozen=True)
@@ -85,19 +117,34 @@ def ramp(level: np.ndarray, width: float) -> np.ndarray:
     return np.clip(level / np.float32(width) + np.float32(0.5), 0, 1)
 
 
-def interpolate(volume: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-    """Linear interpolation between two grids that share the world axes; edge values beyond."""
-    for k in range(3):
-        position = (target.axis(k) - source.origin[k]) / source.spacing[k]
-        position = np.clip(position, 0, source.shape[k] - 1)
-        low = np.minimum(position.astype(int), source.shape[k] - 2)
-        part = (position - low).astype(np.float32).reshape([-1 if a == k else 1 for a in range(3)])
-        below, above = np.take(volume, low, axis=k), np.take(volume, low + 1, axis=k)
-        above -= below
-        above *= part
-        below += above
-        volume = below
-    return volume
+def resample(
+    volumes: np.ndarray, source: np.ndarray, target: Grid, *, beyond: str = "border"
+) -> np.ndarray:
+    """Volumes (C, X, Y, Z) float32 with the 4x4 `source` (voxel to world mm), seen on `target`; linear.
+
+    Beyond the source its edge is repeated ("border"), or nothing is there ("zeros").
+    """
+    import torch
+    from torch.nn import functional
+
+    def normalised(shape):
+        """Voxel indices to the -1..1 of each axis, (4, 4)."""
+        scale = 2.0 / np.maximum(np.array(shape) - 1, 1)
+        matrix = np.diag([*scale, 1.0])
+        matrix[:3, 3] = -1
+        return matrix
+
+    index = np.linalg.inv(source) @ target.affine
+    map_ = normalised(volumes.shape[1:]) @ index @ np.linalg.inv(normalised(target.shape))
+    order = [2, 1, 0]  # torch counts the last axis first
+    theta = np.concatenate([map_[np.ix_(order, order)], map_[order, 3:]], axis=1)
+    theta = torch.from_numpy(theta[None].astype(np.float32))
+    places = functional.affine_grid(theta, [1, 1, *target.shape], align_corners=True)
+    stack = torch.from_numpy(np.ascontiguousarray(volumes, dtype=np.float32))[None]
+    found = functional.grid_sample(
+        stack, places, mode="bilinear", padding_mode=beyond, align_corners=True
+    )
+    return found[0].numpy()
 
 
 def smooth_noise(grid: Grid, sd_mm: float, rng: np.random.Generator) -> np.ndarray:
@@ -108,78 +155,119 @@ def smooth_noise(grid: Grid, sd_mm: float, rng: np.random.Generator) -> np.ndarr
     coarse = rng.standard_normal(shape, dtype=np.float32)
     coarse = ndimage.gaussian_filter(coarse, [sd_mm / s for s in step], mode="wrap", truncate=3)
     coarse /= coarse.std()
-    return interpolate(coarse, Grid(shape, step, grid.origin), grid)
+    if step == grid.spacing:
+        return coarse[tuple(slice(n) for n in grid.shape)]
+    return resample(coarse[None], Grid(shape, step, grid.origin, grid.tilt_deg).affine, grid)[0]
 
 
-@lru_cache(maxsize=1)
-def atlas() -> dict[str, np.ndarray]:
-    """Level sets of the canonical head on the atlas grid, float32 (mm; territories without unit).
+def rolled_noise(grid: Grid, sd_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """As `smooth_noise`, quickly: two periodic fields, kept, moved at random and mixed at random."""
+    first, second = (
+        np.roll(field, [int(rng.integers(n)) for n in field.shape], axis=(0, 1, 2))
+        for field in _periodic_noise(grid.shape, grid.spacing, sd_mm)
+    )
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.float32(np.cos(angle)) * first + np.float32(np.sin(angle)) * second
+
+
+@lru_cache(maxsize=8)
+def _periodic_noise(shape: tuple, spacing: tuple, sd_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+
+    def field() -> np.ndarray:
+        white = rng.standard_normal(shape, dtype=np.float32)
+        smooth = ndimage.gaussian_filter(white, [sd_mm / s for s in spacing], mode="wrap")
+        return smooth / smooth.std()
+
+    return field(), field()
+
+
+@dataclass(frozen=True)
+class Head:
+    """A patient's head on the atlas grid: fields in head mm, float32, and the layers above the brain.
+
+    depth, base, face: see `atlas` · csf, grey: share 0..1 · soft: HU of brain and CSF · marrow: a
+    unit random field.
+    """
+
+    grid: Grid
+    pose: Pose
+    fields: dict[str, np.ndarray]
+    scalp_mm: float
+    outer_mm: float  # scalp and skull together
+
+    def on(self, target: Grid, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Fields of the head, or of the atlas, on a scan's grid, (X, Y, Z) float32 each."""
+        canonical = atlas(self.grid.spacing[0])
+        stack = np.stack([self.fields[n] if n in self.fields else canonical[n] for n in names])
+        seen = resample(stack, self.pose.affine @ self.grid.affine, target)
+        return dict(zip(names, seen, strict=True))
+
+
+def build_head(patient: dict, pose: Pose, step_mm: float, rng: np.random.Generator) -> Head:
+    """Folding, atrophy by age, and layers of one patient's head on an atlas grid of `step_mm`."""
+    grid, canonical = atlas_grid(step_mm), atlas(step_mm)
+    atrophy = float(np.clip(0.45 + (patient["age"] - 70) / 45 + rng.normal(0, 0.15), 0, 1.3))
+    scalp = SCALP_MM + rng.normal(0, 0.6)
+    outer = scalp + SKULL_MM + rng.normal(0, 0.7)
+    width = max(step_mm, 1.5)
+    below = canonical["depth"] - np.float32(
+        outer + 0.8 + 1.2 * atrophy
+    )  # below the brain's surface
+    # Sulci are thin sheets where a smooth random field is zero; the ribbon lines them and the brain.
+    fold = np.abs(rolled_noise(grid, 4.2, rng))
+    surface = ramp(15 - below + 4 * (1 - fold), 5.0)
+    sulcus = np.clip(np.float32(1.0 + 0.5 * atrophy) - fold * 4.5, 0, 0.9) * surface
+    csf = np.maximum(sulcus, 1 - ramp(below, width))
+    csf = np.maximum(csf, ramp(canonical["ventricle"] + np.float32(2.4 * (atrophy - 0.4)), width))
+    csf = np.maximum(csf, ramp(canonical["cistern"] + np.float32(0.8 * (atrophy - 0.5)), width))
+    csf = np.maximum(csf, 1 - ramp(canonical["base"] - np.float32(1.0), width))
+    ribbon = np.clip(2.6 - 3.0 * fold, 0, 1) * ramp(18 - below, 6.0)
+    grey = np.maximum(ramp(4.0 - below, width), ribbon)
+    grey = np.maximum(grey, ramp(canonical["deep_grey"], width))
+    soft = np.float32(WHITE_HU) + np.float32(GREY_ABOVE_WHITE_HU) * grey
+    fields = {
+        "depth": canonical["depth"],
+        "base": canonical["base"],
+        "face": canonical["face"],
+        "csf": csf,
+        "grey": grey,
+        "soft": soft * (1 - csf) + np.float32(CSF_HU) * csf,
+        "marrow": rolled_noise(grid, 5.0, rng),
+    }
+    return Head(grid, pose, fields, scalp, outer)
+
+
+@lru_cache(maxsize=2)
+def atlas(step_mm: float) -> dict[str, np.ndarray]:
+    """Level sets of the canonical head on `atlas_grid`, float32 (mm; territories without unit).
 
     depth: below the skin · base: above the skull base · ventricle, cistern, deep_grey: inside them
     · tentorium: above it · face: HU of what lies below the base · mca, m2_superior, m2_inferior,
-    ica, core: nearness to the middle of a territory (0 at its middle, negative outwards).
+    ica, aca, pca, core: nearness to the middle of a territory (0 at its middle, negative outwards).
     """
-    axes = [ATLAS_ORIGIN_MM[k] + ATLAS_STEP_MM * np.arange(ATLAS_SHAPE[k]) for k in range(3)]
-    x, y, z = np.meshgrid(np.abs(axes[0]), axes[1], axes[2], indexing="ij")
+    grid = atlas_grid(step_mm)
+    x, y, z = np.meshgrid(np.abs(grid.axis(0)), grid.axis(1), grid.axis(2), indexing="ij")
     fields = {
-        "depth": np.clip(_depth(x, y, z), -15, 45),
-        "base": np.clip(z - _base_height(x, y), -25, 25),
+        "depth": np.clip(_depth(x, y, z, step_mm), -15, 45),
+        "base": np.clip(z - _base_height(x, y, step_mm), -25, 25),
         "ventricle": np.clip(_ventricles(x, y, z), -12, 12),
         "cistern": np.clip(_cisterns(x, y, z), -8, 8),
         "deep_grey": np.clip(_deep_grey(x, y, z), -8, 8),
         "tentorium": np.clip(z - np.where(y < -22, -8 - 0.30 * x, -60), -20, 20),
-        "face": _face(x, y, z),
+        "face": _face(x, y, z, step_mm),
     } | _territories(x, y, z)
     return {name: field.astype(np.float32) for name, field in fields.items()}
 
 
-def sample(names: tuple[str, ...], pose: Pose, grid: Grid) -> dict[str, np.ndarray]:
-    """Atlas fields seen by a posed head on a world grid, (X, Y, Z) float32 each; linear.
-
-    All fields are gathered at once, one x plane after the other, which stays in the cache: several
-    times quicker than one resampling a field.
-    """
-    fields = atlas()
-    stack = np.stack([fields[name].ravel() for name in names], axis=1)
-    to_head = pose.rotation.T / pose.size[:, None]  # inverse of rotation @ diag(size)
-    out = np.empty((*grid.shape, len(names)), dtype=np.float32)
-    strides = np.array([ATLAS_SHAPE[1] * ATLAS_SHAPE[2], ATLAS_SHAPE[2], 1])
-    yz = [grid.axis(1)[:, None] - pose.shift[1], grid.axis(2)[None, :] - pose.shift[2]]
-    for plane, x in enumerate(grid.axis(0) - pose.shift[0]):
-        index, parts = 0, []
-        for k in range(3):
-            head = to_head[k, 0] * x + to_head[k, 1] * yz[0] + to_head[k, 2] * yz[1]
-            at = np.clip((head - ATLAS_ORIGIN_MM[k]) / ATLAS_STEP_MM, 0, ATLAS_SHAPE[k] - 1.001)
-            low = at.astype(np.int64)
-            parts.append((at - low).astype(np.float32).ravel())
-            index = index + low * strides[k]
-        out[plane] = _trilinear(stack, index.ravel(), parts, strides).reshape(out.shape[1:])
-    return {name: np.ascontiguousarray(out[..., i]) for i, name in enumerate(names)}
-
-
-def _trilinear(stack, index, parts, strides) -> np.ndarray:
-    """Values (n, fields) of `stack` between the eight corners at `index`, `parts` of a step on."""
-    total = np.zeros((len(index), stack.shape[1]), dtype=np.float32)
-    for corner in range(8):
-        weight, shift = np.float32(1), 0
-        for k in range(3):
-            upper = corner >> k & 1
-            weight = weight * (parts[k] if upper else 1 - parts[k])
-            shift += upper * strides[k]
-        total += stack[index + shift] * weight[:, None]
-    return total
-
-
 def head_x(pose: Pose, grid: Grid) -> np.ndarray:
-    """Head mm from the midline (right positive) of each voxel, (X, Y, Z) float32."""
-    row = pose.rotation[:, 0] / pose.size[0]
-    parts = [
-        (row[k] * (grid.axis(k) - pose.shift[k])).astype(np.float32).reshape(
-            [-1 if a == k else 1 for a in range(3)]
-        )
-        for k in range(3)
-    ]  # fmt: skip
-    return parts[0] + parts[1] + parts[2]
+    """Head mm from the midline (right positive) of each voxel of a scan, (X, Y, Z) float32."""
+    row = (np.linalg.inv(pose.affine) @ grid.affine)[0].astype(np.float32)
+    i, j, k = (
+        np.arange(n, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, n in enumerate(grid.shape)
+    )
+    return row[0] * i + row[1] * j + row[2] * k + row[3]
 
 
 def _ellipsoid(x, y, z, centre, axes) -> np.ndarray:
@@ -202,7 +290,7 @@ def _tube(x, y, z, points, radii) -> np.ndarray:
     return best
 
 
-def _depth(x, y, z) -> np.ndarray:
+def _depth(x, y, z, step_mm) -> np.ndarray:
     """Depth below the skin: a rounded box-like vault that narrows slowly towards the neck."""
     half = np.where(z > 8, 79.0, 140.0)
     width = 73 + 2.5 * np.tanh((-(y + 17)) / 40)  # wider at the parietal bones than the forehead
@@ -210,25 +298,29 @@ def _depth(x, y, z) -> np.ndarray:
     rho = (np.abs(x / width) ** p + np.abs((y + 17) / 93) ** p + np.abs((z - 8) / half) ** p) ** (
         1 / p
     )
-    gradient = np.gradient(rho, ATLAS_STEP_MM)
+    gradient = np.gradient(rho, step_mm)
     # |x| has a kink at the midline; the one-sided slope there is zero anyway.
     slope = np.sqrt(sum(g**2 for g in gradient))
     return (1 - rho) / np.maximum(slope, 0.006)
 
 
-def _base_height(x, y) -> np.ndarray:
+def _base_height(x, y, step_mm) -> np.ndarray:
     """Height z (mm) of the inner skull base: three fossae, sella, clivus, petrous and wing ridges."""
     x, y = x[:, :, 0], y[:, :, 0]
+
+    def blurred(plane, sd_mm):
+        return ndimage.gaussian_filter(plane.astype(float), sd_mm / step_mm)
+
     middle = np.where(x > 16, -40.0, np.where(y > -10, -33.0, -33 + 1.35 * (y + 10)))
     roof = -23 + 13 * np.exp(-(((x - 32) / 15) ** 2) - ((y - 46) / 22) ** 2)
     height = np.where(y > 20, roof, np.where(y > -26, middle, -60.0))
     height = np.maximum(height, -60.0)
-    height = ndimage.gaussian_filter(height, 2.0)
+    height = blurred(height, 5.0)
     ridge = np.exp(-(((y + 16 + 0.45 * (x - 12)) / 6) ** 2)) * ((x > 10) & (x < 66))
     wing = np.exp(-(((y - 20 + 0.10 * x) / 5) ** 2)) * ((x > 10) & (x < 55))
-    height = np.maximum(height, -60 + 32 * ndimage.gaussian_filter(ridge, 1.2))
-    height = height + 7 * ndimage.gaussian_filter(wing, 1.2)
-    return ndimage.gaussian_filter(height, 1.0)[:, :, None]
+    height = np.maximum(height, -60 + 32 * blurred(ridge, 3.0))
+    height = height + 7 * blurred(wing, 3.0)
+    return blurred(height, 2.5)[:, :, None]
 
 
 def _ventricles(x, y, z) -> np.ndarray:
@@ -270,13 +362,13 @@ def _deep_grey(x, y, z) -> np.ndarray:
     return np.max([lentiform, caudate, thalamus, insula, basal], axis=0)
 
 
-def _face(x, y, z) -> np.ndarray:
+def _face(x, y, z, step_mm) -> np.ndarray:
     """HU below the skull base: muscle and fat, orbits with globes, air sinuses, mastoid cells."""
     hu = np.full(x.shape, 30.0)
 
     def put(level, value):
         nonlocal hu
-        share = ramp(level, ATLAS_STEP_MM)
+        share = ramp(level, step_mm)
         hu = hu * (1 - share) + value * share
 
     put(_ellipsoid(x, y, z, (0, 25, -70), (60, 60, 30)), 45)
@@ -309,5 +401,7 @@ def _territories(x, y, z) -> dict[str, np.ndarray]:
         "m2_superior": near((45, 14, 26), (20, 34, 27)),
         "m2_inferior": near((46, -36, 12), (21, 32, 27)),
         "ica": np.maximum(mca, aca),
+        "aca": aca,
+        "pca": near((16, -66, 6), (24, 34, 24)),
         "core": near((33, 2, 8), (13, 26, 19)),
     }

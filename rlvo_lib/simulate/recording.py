@@ -1,4 +1,4 @@
-"""What the hospital wrote down: reads of the images with reader error, follow-up, missing values.
+"""What the hospital scanned and wrote down: reads of the images with reader error, missing values.
 
 Image-read variables are noisy human reads of the latents (reliability about 0.6 to 0.8). A read
 keeps the mean and spread of what is read, so that the marginals stay those of the evidence tables.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
+from rlvo_lib.simulate.scenarios import Scenario
 
 NOT_RECORDED, NOT_APPLICABLE, NOT_DONE = -99, -98, -97
 
@@ -36,6 +38,11 @@ MISSING = {
 }
 CTP_COLUMNS = (
     "core_ml", "tmax4_ml", "tmax6_ml", "tmax10_ml", "hir", "mismatch_ratio", "cbv_index",
+)  # fmt: skip
+NCCT_READS = ("aspects", "hyperdense_sign", "clot_hu", "perviousness_hu")
+CTA_READS = (
+    "perviousness_hu", "clot_length_mm", "occl_type_cta", "siphon_calc", "other_stenosis_cta",
+    "icad_suspected_cta", "collateral_tan", "ica_tortuosity",
 )  # fmt: skip
 
 
@@ -66,19 +73,54 @@ def misread(truth: np.ndarray, rate: float, sensitivity: float, rng: np.random.G
     return (rng.random(len(truth)) < np.where(truth == 1, sensitivity, false)).astype(int)
 
 
-def record(lat: dict[str, np.ndarray], rng: np.random.Generator) -> pd.DataFrame:
+def scan(lat: dict[str, np.ndarray], rng: np.random.Generator, plan: Scenario) -> None:
+    """The year, the scanner (independent of everything), and which scans were made."""
+    n = len(lat["age"])
+    lat["year"] = rng.integers(2017, 2024, n)
+    lat["scanner"] = np.array(["A", "B", "C"], dtype=object)[
+        np.searchsorted(np.cumsum(plan.scanners)[:-1], rng.random(n), side="right")
+    ]
+    made = {name: np.ones(n, dtype=int) for name in ("has_ncct", "has_cta", "has_ctp")}
+    lat |= made | {"ctp_moved": np.zeros(n, dtype=int)}
+    if plan.scans_missing:
+        _skip_scans(lat, rng)
+
+
+def _skip_scans(lat: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    """Perfusion skipped or spoiled, CTA not made, NCCT kept at the referring hospital."""
+    n, early, old = len(lat["age"]), _early(lat), lat["year"] <= 2018
+    moved = rng.random(n) < 0.03
+    skipped = rng.random(n) < 0.07 + 0.14 * early + 0.06 * lat["ivt"] + 0.15 * old
+    # Contrast is held back from kidneys at risk; some transfers come with a CTA of elsewhere.
+    renal = 0.04 * (lat["age"] >= 80) + 0.06 * lat["diabetes"]
+    no_cta = rng.random(n) < 0.01 + renal + 0.06 * lat["transfer"]
+    no_ncct = (rng.random(n) < 0.10 * lat["transfer"]) & ~no_cta
+    lat |= {
+        "has_ncct": (~no_ncct).astype(int),
+        "has_cta": (~no_cta).astype(int),
+        "has_ctp": (~skipped & ~moved).astype(int),
+        "ctp_moved": (moved & ~skipped).astype(int),
+    }
+
+
+def _early(lat: dict[str, np.ndarray]) -> np.ndarray:
+    """Within 4.5 h of a witnessed onset, where perfusion changes no decision."""
+    return (lat["lkw_to_groin_min"] < 270) & (lat["onset_type"] == 0)
+
+
+def record(lat: dict[str, np.ndarray], rng: np.random.Generator, plan: Scenario) -> pd.DataFrame:
     """The data dictionary's columns for the patients of `lat`, with codes for what is missing."""
-    columns = _admission(lat, rng) | _image_reads(lat, rng) | _perfusion(lat)
+    columns = _admission(lat, plan) | _image_reads(lat, rng) | _perfusion(lat)
     columns |= _times(lat, rng) | _procedure(lat, rng) | _follow_up(lat, rng)
     table = pd.DataFrame(columns)
-    _lose(table, lat, rng)
+    _lose(table, lat, rng, plan)
     return table[list(ORDER)]
 
 
-def _admission(lat: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _admission(lat: dict[str, np.ndarray], plan: Scenario) -> dict[str, np.ndarray]:
     n = len(lat["age"])
     return {
-        "centre": np.full(n, "SIM1", dtype=object),
+        "centre": np.full(n, plan.centre, dtype=object),
         "age": lat["age"].astype(int),
         "sex": lat["male"],
         "hypertension": lat["hypertension"],
@@ -160,7 +202,7 @@ def _times(lat: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np
     """Year, scan and puncture time (shifted dates; hour and weekday fit on- or off-hours)."""
     n = len(lat["age"])
     ct_to_groin = np.round(np.clip(rng.normal(67, 15, n), 45, 90))
-    year = rng.integers(2017, 2024, n)
+    year = lat["year"]
     off = lat["off_hours"] == 1
     weekend = off & (rng.random(n) < 0.45)
     start = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]")
@@ -231,12 +273,14 @@ def _follow_up(lat: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str
     }
 
 
-def _lose(table: pd.DataFrame, lat: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+def _lose(
+    table: pd.DataFrame, lat: dict[str, np.ndarray], rng: np.random.Generator, plan: Scenario
+) -> None:
     """Replace values by missing codes, at random and not at random (section 1d)."""
     n = len(table)
 
     def drop(columns: list[str], probability: np.ndarray | float, code: int) -> None:
-        rows = rng.random(n) < probability
+        rows = rng.random(n) < plan.missing_factor * probability
         for name in columns:
             table.loc[rows, name] = code
 
@@ -249,20 +293,41 @@ def _lose(table: pd.DataFrame, lat: dict[str, np.ndarray], rng: np.random.Genera
     direct = ((lat["transfer"] == 0) & (rng.random(n) < 0.25)).astype(float)
     drop(["sbp_adm"], 0.02 + 0.12 * direct, NOT_RECORDED)
     drop(["glucose_adm"], 0.035 + 0.15 * direct, NOT_RECORDED)
+    worse = 0.06 + 0.09 * (lat["pre_mrs"] >= 3) + 0.05 * (lat["ivt"] == 0)
+    drop(["mrs_90d"], worse + 0.05 * (table["mrs_90d"] >= 4), NOT_RECORDED)
+    if plan.missing_not_at_random:
+        # No informant for the dependent; normal lipids and glucose are not written down; a very
+        # high pressure is treated first; atrial fibrillation is missed rather than excluded.
+        drop(["pre_mrs"], 0.15 * (lat["pre_mrs"] >= 3), NOT_RECORDED)
+        drop(["dyslipidemia"], 0.15 * (lat["dyslipidemia"] == 0), NOT_RECORDED)
+        drop(["glucose_adm"], 0.15 * (lat["glucose"] < 110), NOT_RECORDED)
+        drop(["sbp_adm"], 0.20 * (lat["sbp"] > 180), NOT_RECORDED)
+        drop(["af_known"], 0.06 * (lat["af"] == 1), NOT_RECORDED)
     # Clot density needs slices of 2.5 mm or less.
-    thick = rng.random(n) < 0.15
-    drop(["clot_hu", "perviousness_hu"], thick, NOT_DONE)
+    thick = lat["scanner"] == "C"
+    table.loc[thick, ["clot_hu", "perviousness_hu"]] = NOT_DONE
     drop(["clot_length_mm"], np.where(thick, 0.5, 0.01), NOT_DONE)
-    # Perfusion is skipped in the early window and was rarer at first; motion spoils a few.
-    early = ((lat["lkw_to_groin_min"] < 270) & (lat["onset_type"] == 0)).astype(float)
-    old = (table["admit_year"] <= 2018).astype(float)
-    skipped = rng.random(n) < 0.035 + 0.05 * early + 0.05 * lat["ivt"] + 0.11 * old
-    moved = rng.random(n) < 0.02
+    _lose_perfusion(table, lat, rng, plan)
+    table.loc[lat["has_ncct"] == 0, list(NCCT_READS)] = NOT_DONE
+    table.loc[lat["has_cta"] == 0, list(CTA_READS)] = NOT_DONE
+    # The site is then known from the referral; whether the neck was open is not.
+    table.loc[lat["has_cta"] == 0, "tandem_cta"] = NOT_RECORDED
+
+
+def _lose_perfusion(
+    table: pd.DataFrame, lat: dict[str, np.ndarray], rng: np.random.Generator, plan: Scenario
+) -> None:
+    """The software's values: lost with the maps, or (all maps made) for the reasons of section 1d."""
+    n, old = len(table), lat["year"] <= 2018
+    skipped, moved = (lat["has_ctp"] == 0) & (lat["ctp_moved"] == 0), lat["ctp_moved"] == 1
+    if not plan.scans_missing:
+        # Perfusion is skipped in the early window and was rarer at first; motion spoils a few.
+        share = 0.035 + 0.05 * _early(lat) + 0.05 * lat["ivt"] + 0.11 * old
+        skipped = rng.random(n) < plan.missing_factor * share
+        moved = rng.random(n) < plan.missing_factor * 0.02
     for name in CTP_COLUMNS:
         table.loc[moved, name] = NOT_DONE
         table.loc[skipped, name] = NOT_RECORDED
-    worse = 0.06 + 0.09 * (lat["pre_mrs"] >= 3) + 0.05 * (lat["ivt"] == 0)
-    drop(["mrs_90d"], worse + 0.05 * (table["mrs_90d"] >= 4), NOT_RECORDED)
 
 
 ORDER = (
