@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference soop soop-baselines soop-sensitivity soop-results bench dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks soop soop-baselines soop-sensitivity soop-results bench dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -58,8 +58,16 @@ reference: reproduce ## replace the committed reference run by the latest one (n
 	$(BIN)/python -m rlvo_lib.report reference reports/latest reports/reference
 	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks notebooks/06_results.ipynb
 
-SOOP := data/soop
 DATE ?= $(shell date +%Y-%m-%d)
+
+simulation-checks: $(INSTALLED) ## the simulator's long checks (about two hours), dated, into docs/embedded_cohort.md and its appendix
+	$(BIN)/python benchmarks/simulation.py studies/rlvo/simulation/$(DATE)
+	sed -i.old 's#studies/rlvo/simulation/[0-9-]*/#studies/rlvo/simulation/$(DATE)/#' docs/embedded_cohort.md
+	rm docs/embedded_cohort.md.old
+	$(BIN)/python -m rlvo_lib.report page docs/embedded_cohort.md
+	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks notebooks/appendix_embedded_cohort.ipynb
+
+SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
 
 $(SOOP)/dataset_description.json: $(INSTALLED)

@@ -1,6 +1,6 @@
 """The long checks of the embedded cohort: `make simulation-checks`; their results are committed, dated.
 
-    python benchmarks/simulation.py OUT [marginals] [ceilings] [readings] [scenarios] [cost]
+    python benchmarks/simulation.py OUT [marginals] [ceilings] [readings] [cost] [scenarios] [summary]
 
 Each part writes its tables into OUT; no part named: all. What is finished is kept in the cache and found
 again, so an interrupted run continues. About two hours on two cores, nearly all of it networks.
@@ -19,21 +19,29 @@ import pandas as pd
 from rlvo_lib import cohort, experiment, metrics, progress, storage, workers
 from rlvo_lib.analysis import embedded_dataset, open_analysis
 from rlvo_lib.config import available_workers, load_settings
-from rlvo_lib.simulate import ceiling, marginals, patients, reading, rendering, scenarios
+from rlvo_lib.simulate import (
+    ceiling,
+    marginals,
+    patients,
+    reading,
+    rendering,
+    scenarios,
+    write_dataset,
+)
 
 SEEDS = (101, 102, 103, 104, 105)
 #: The arms that are trained on each seed's cohort of 599, by scenario.
 ARMS = {
-    "signal": ("clinical_logistic", "ncct", "cta", "vessels", "ctp"),
     "null": ("clinical_logistic", "ncct", "cta", "vessels", "ctp", "daft"),
-    "interaction": ("clinical_logistic", "imaging", "concat", "film", "daft"),
-    "paper": ("clinical_logistic", "clinical_boosting"),
-    "shift": ("clinical_logistic", "clinical_boosting"),
-    "missing": ("clinical_logistic", "clinical_boosting"),
+    "signal": ("clinical_logistic", "ncct", "cta", "vessels", "ctp"),
+    "interaction": ("clinical_logistic", "concat", "daft"),
 }
+#: The same of tables alone.
+TABLE_ARMS = ("clinical_logistic", "clinical_boosting")
 CEILING = {"clinical_logistic": "clinical", "clinical_boosting": "clinical", "concat": "all",
            "film": "all", "daft": "all"}  # fmt: skip
 FINE_PATIENTS = 20
+CLOT_MM = 8.0  # a shorter clot fills too few voxels of a 3 mm slice to be measured
 NEIGHBOUR_MM = 6.0  # a stenosis is read where no other vessel or calcium is nearer
 
 
@@ -95,9 +103,14 @@ def _read_one(folder: Path, grid: str, index: int) -> None:
     measured = reading.volumes(found, patient["side"])
     laid = found.truth["volumes_ml"]
     start = np.array(found.truth["occlusion"]["start"])
+    long = patient["clot_length_mm"] >= CLOT_MM
     rows = [
-        ("clot_hu", patient["clot_hu"], reading.clot_density(found)),
-        ("perviousness_hu", patient["perviousness_hu"], reading.perviousness(found)),
+        ("clot_hu", patient["clot_hu"], reading.clot_density(found) if long else np.nan),
+        (
+            "perviousness_hu",
+            patient["perviousness_hu"],
+            reading.perviousness(found) if long else np.nan,
+        ),
         ("occlusion_mm", 0.0, float(np.linalg.norm(reading.occlusion_start(found) - start))),
         ("calcium", patient["siphon_calcium"], reading.calcium(found, side)),
         *((f"{n}_ml", laid[n], measured[f"{n}_ml"]) for n in ("core", "tmax4", "tmax6")),
@@ -122,10 +135,16 @@ def _clear(found: rendering.Rendered, stenosis: dict) -> bool:
 
 def scenario_tables(out: Path, cache: Path) -> None:
     """What arms reach in each scenario over five seeds, and whether anything else tells the label."""
-    for name in ARMS:
-        for seed in SEEDS:
-            _one_cohort(cache, name, seed)
-    _scenario_summary(out, cache)
+    for seed in SEEDS:
+        for name in scenarios.SCENARIOS:
+            if name not in ARMS:
+                _table_cohort(cache, name, seed)
+    for seed in SEEDS:
+        for name in ARMS:
+            _scan_cohort(cache, name, seed)
+    for seed in SEEDS:
+        _scan_cohort(cache, "paper", seed, arms=False)
+    scenario_summary(out, cache)
 
 
 def _place(cache: Path, scenario: str, seed: int) -> Path:
@@ -134,25 +153,39 @@ def _place(cache: Path, scenario: str, seed: int) -> Path:
     return cache / f"cohorts-{key}" / f"{scenario}-{seed}"
 
 
-def _one_cohort(cache: Path, scenario: str, seed: int) -> None:
-    """Simulate, train, and keep AUCs, leaks and (signal) tensors of one cohort of 599."""
+def _table_cohort(cache: Path, scenario: str, seed: int) -> None:
+    """AUCs of the clinical arms on one cohort of 599 rows."""
+    place = _place(cache, scenario, seed)
+    if (place / "aucs.csv").exists():
+        return
+    root = write_dataset(
+        place / "scratch" / scenario, scenario=scenario, seed=seed, table_only=True
+    )
+    settings = load_settings("demo", data=root, arms=TABLE_ARMS, seed=seed,
+                             cache=place / "scratch" / "cache", out=place / "scratch" / "run")  # fmt: skip
+    predictions = experiment.run_arms(open_analysis(settings), None)
+    storage.write_csv(place / "aucs.csv", _fold_aucs(predictions))
+    shutil.rmtree(place / "scratch")
+
+
+def _scan_cohort(cache: Path, scenario: str, seed: int, *, arms: bool = True) -> None:
+    """Simulate, train, and keep AUCs, leaks and (signal) tensors of one cohort of 599 with scans."""
     place = _place(cache, scenario, seed)
     if (place / "leaks.csv").exists():
         return
     print(f"{scenario}, seed {seed}", file=sys.stderr)
     scratch = place / "scratch"
-    settings = load_settings("demo", scenario=scenario, seed=seed, arms=ARMS[scenario],
+    settings = load_settings("demo", scenario=scenario, seed=seed, arms=ARMS.get(scenario, ()),
                              cache=scratch / "cache", out=scratch / "run")  # fmt: skip
     root = embedded_dataset(settings)
     analysis = open_analysis(settings)
-    cache_of_tensors = analysis.tensors()
-    predictions = experiment.run_arms(analysis, cache_of_tensors)
-    storage.write_csv(place / "aucs.csv", _fold_aucs(predictions))
+    if arms:
+        tensors = analysis.tensors()
+        predictions = experiment.run_arms(analysis, tensors)
+        storage.write_csv(place / "aucs.csv", _fold_aucs(predictions))
     if scenario == "signal":
         names = sorted(cohort.included(analysis.frame).index)
-        stack = cache_of_tensors.stack(names, tuple(settings.study.channels))
-        place.mkdir(parents=True, exist_ok=True)
-        np.save(place / "tensors.npy", stack)
+        np.save(place / "tensors.npy", tensors.load(names, tuple(settings.study.channels)))
         np.save(place / "labels.npy", analysis.y[names].to_numpy())
     storage.write_csv(place / "leaks.csv", _leaks(root, analysis))
     shutil.rmtree(scratch)
@@ -198,15 +231,15 @@ def _leaks(root: Path, analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["score", "n", "auc"])
 
 
-def _scenario_summary(out: Path, cache: Path) -> None:
-    """Means over the seeds that are finished, beside what could be reached."""
+def scenario_summary(out: Path, cache: Path) -> None:
+    """Means over the cohorts that are finished, beside what could be reached."""
     aucs, leaks = [], []
-    for name in ARMS:
+    for name in scenarios.SCENARIOS:
         for seed in SEEDS:
-            place = _place(cache, name, seed)
-            if (place / "leaks.csv").exists():
-                own = {"scenario": name, "seed": seed}
+            place, own = _place(cache, name, seed), {"scenario": name, "seed": seed}
+            if (place / "aucs.csv").exists():
                 aucs.append(storage.read_csv(place / "aucs.csv").assign(**own))
+            if (place / "leaks.csv").exists():
                 leaks.append(storage.read_csv(place / "leaks.csv").assign(**own))
     reached = pd.read_csv(out / "ceilings.csv").set_index(["scenario", "ceiling"])["fitted"]
     rows = []
@@ -291,8 +324,9 @@ def main(out: str, parts: list[str]) -> None:
         "readings": lambda: reading_tables(folder, cache),
         "cost": lambda: cost_table(folder),
         "scenarios": lambda: scenario_tables(folder, cache),
+        "summary": lambda: scenario_summary(folder, cache),
     }
-    for part in parts or made:
+    for part in parts or [name for name in made if name != "summary"]:
         print(part, file=sys.stderr)
         made[part]()
 

@@ -26,7 +26,8 @@ NAMES = (
     "01_cohort", "02_preprocessing", "03_unimodal_baselines", "04_multimodal_training",
     "05_explainability", "06_results",
 )  # fmt: skip
-
+#: Committed, stored and compared as they are, and no part of a run: they show no dataset.
+APPENDICES = ("appendix_embedded_cohort",)
 
 ALONE, EXPLAINS = "03_unimodal_baselines", "05_explainability"
 

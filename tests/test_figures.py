@@ -283,6 +283,103 @@ def test_qc_mosaic():
         figures.qc_mosaic([])
 
 
+AFFINE = np.array([[2.0, 0, 0, -80], [0, 2, 0, -100], [0, 0, 2, -40], [0, 0, 0, 1]])
+OCCLUSION = {"start": [24.0, 4.0, -12.0], "end": [34.0, 6.0, -12.0]}
+
+
+@pytest.fixture
+def phantom():
+    """Scans of 80 x 90 x 40 voxels of 2 mm, brain in the middle, and a tree of four vessels."""
+    scans = {name: (np.zeros((80, 90, 40)), AFFINE) for name in ("ncct", "cta", "tmax", "cbf")}
+    brain = (slice(20, 60), slice(20, 70), slice(5, 35))
+    scans["cbf"][0][brain], scans["tmax"][0][brain] = 40.0, 2.0
+    rows = [("ICA_L", -13, 2, z, 2.0, 1.0, 0) for z in range(-40, -14, 2)] + [
+        ("ICA_R", 13, 2, z, 2.0, 1.0, 0) for z in range(-40, -14, 2)
+    ]
+    rows += [("M1_R", x, 4, -12, 1.5, 1.0, int(x >= 24)) for x in range(14, 36, 2)]
+    rows += [("M2_R", 36, 4, z, 1.0, 0.4, 0) for z in range(-12, 20, 2)]
+    columns = ["vessel", "x", "y", "z", "radius_mm", "fill", "clot"]
+    return scans, pd.DataFrame(rows, columns=columns)
+
+
+def voxel(world):
+    return tuple(np.rint(np.linalg.solve(AFFINE, [*world, 1])[:3]).astype(int))
+
+
+def bright(axis):
+    """World mm of the only bright pixel that an axis shows."""
+    image = axis.images[0]
+    left, right, bottom, top = image.get_extent()
+    shown = image.get_array()
+    row, column = np.argwhere(shown == shown.max())[0]
+    size = (right - left) / shown.shape[1], (top - bottom) / shown.shape[0]
+    return left + (column + 0.5) * size[0], bottom + (row + 0.5) * size[1]
+
+
+def test_phantom_page_marks_the_occlusion_where_it_is(phantom):
+    scans, tree = phantom
+    start = OCCLUSION["start"]
+    for name in ("ncct", "cta"):
+        scans[name][0][voxel(start)] = 300.0
+    scans["cta"][0][voxel([24.0, 4.0, 14.0])] = 450.0  # above the slab that is projected
+    page = draw(figures.phantom_page(scans, tree, OCCLUSION, "sub-1"))
+    assert figures.stamped(page) == "SIMULATED DATA"
+    assert "sub-1" in [t.get_text() for t in page.texts]
+    upper = page.axes[:4]
+    for axis in upper[:3]:
+        assert bright(axis) == pytest.approx((24, 4))
+        assert axis.images[0].get_array().max() == 300
+        arrow = next(t for t in axis.texts if hasattr(t, "xy"))
+        assert arrow.xy == pytest.approx((24, 4)) and arrow.xyann[0] > 24  # from outside
+        assert axis.get_xlim()[0] > axis.get_xlim()[1]  # right of the patient on the left
+    assert upper[2].get_xlim() == pytest.approx((29 + 24, 29 - 24))
+    other = figures.phantom_page(
+        scans, tree, {"start": [-24.0, 4, -12], "end": [-30.0, 4, -12]}, ""
+    ).axes[0]
+    assert next(t for t in other.texts if hasattr(t, "xy")).xyann[0] < -24
+
+
+def test_phantom_page_draws_the_tree_by_calibre_filling_and_clot(phantom):
+    scans, tree = phantom
+    axis = draw(figures.phantom_page(scans, tree, OCCLUSION)).axes[3]
+    assert len(axis.lines) == len(tree) - 4  # a piece between neighbours of each vessel
+    clot = [line for line in axis.lines if line.get_color() == figures.COLOURS[1]]
+    assert sorted(line.get_xdata()[0] for line in clot) == [24, 26, 28, 30, 32]
+    pieces = {line.get_linewidth(): line.get_color() for line in axis.lines if line not in clot}
+    assert pieces == {4.0: "0.0", 3.0: "0.0", 2.0: "0.51"}
+    assert axis.get_xlim()[0] > axis.get_xlim()[1]
+
+
+def test_phantom_page_shows_maps_of_brain_only_where_delay_is_largest(phantom):
+    scans, tree = phantom
+    scans["tmax"][0][40:50, 30:40, 25] = 12.0
+    scans["cbf"][0][40:50, 30:40, 25] = 8.0
+    scans["ncct"][0][45, 35, 25] = 33.0
+    page = draw(figures.phantom_page(scans, tree, OCCLUSION))
+    tmax, cbf, level = (axis.images[0].get_array() for axis in page.axes[4:7])
+    assert tmax.max() == 12 and tmax.count() == cbf.count() == 40 * 50
+    assert (cbf[tmax == 12] == 8).all()
+    assert bright(page.axes[6]) == pytest.approx((10, -30)) and level.max() == 33
+
+
+def test_phantom_page_looks_for_calcium_around_both_siphons(phantom):
+    scans, tree = phantom
+    scans["ncct"][0][voxel([-14.0, 2.0, -22.0])] = 600.0
+    axis = draw(figures.phantom_page(scans, tree, OCCLUSION)).axes[7]
+    assert bright(axis) == pytest.approx((-14, 2)) and axis.images[0].get_array().max() == 600
+    assert axis.get_xlim() == pytest.approx((30, -30))
+
+
+def test_phantom_page_names_what_is_missing(phantom):
+    scans, tree = phantom
+    with pytest.raises(InputError, match="no scan 'cbf'; needed: ncct, cta, tmax, cbf"):
+        figures.phantom_page({n: s for n, s in scans.items() if n != "cbf"}, tree, OCCLUSION)
+    with pytest.raises(InputError, match="no column 'clot'"):
+        figures.phantom_page(scans, tree.drop(columns="clot"), OCCLUSION)
+    with pytest.raises(InputError, match="not both carotids; needed: ICA_L, ICA_R"):
+        figures.phantom_page(scans, tree[tree["vessel"] != "ICA_L"], OCCLUSION)
+
+
 def test_a_missing_column_and_an_empty_table_are_named():
     with pytest.raises(InputError, match="no column 'fpr'"):
         figures.roc_curves(pd.DataFrame({"arm": ["daft"]}))

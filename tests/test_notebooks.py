@@ -12,8 +12,13 @@ from rlvo_lib.config import InputError, project_root
 PATHS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 
 
-def test_the_six_notebooks_are_there():
-    assert [path.stem for path in PATHS] == list(notebooks.NAMES)
+def test_the_six_notebooks_and_the_appendix_are_there():
+    assert [path.stem for path in PATHS] == [*notebooks.NAMES, *notebooks.APPENDICES]
+    assert notebooks.APPENDICES == ("appendix_embedded_cohort",)
+
+
+def test_a_notebook_is_small_enough_to_be_committed():
+    assert all(path.stat().st_size < 2e6 for path in PATHS)
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)

@@ -8,8 +8,9 @@ import pytest
 
 from rlvo_lib import report
 from rlvo_lib.config import InputError, project_root
-from rlvo_lib.notebooks import NAMES
+from rlvo_lib.notebooks import APPENDICES, NAMES
 from rlvo_lib.report.reference import keep_reference, readme_part
+from rlvo_lib.report.summary import TABLE, render_table
 
 ROOT = project_root()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ def test_links_lead_somewhere():
 
 
 def test_every_notebook_and_module_is_named():
-    for name in NAMES:
+    for name in (*NAMES, *APPENDICES):
         assert f"notebooks/{name}.ipynb" in README
     modules = {p.stem for p in (ROOT / "rlvo_lib").iterdir() if p.suffix == ".py" or p.is_dir()}
     for module in modules - {"__init__", "__pycache__", "templates"}:
@@ -37,6 +38,19 @@ def test_make_targets_that_are_named_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     for target in re.findall(r"make ([a-z-]+)", README):
         assert target in targets, target
+
+
+def test_the_page_of_the_embedded_cohort_holds_the_committed_tables_and_no_others():
+    page = (ROOT / "docs" / "embedded_cohort.md").read_text(encoding="utf-8")
+    marks = list(TABLE.finditer(page))
+    shown = [mark[2].rpartition("/")[2] for mark in marks]
+    assert sorted(shown) == [
+        "ceilings.csv", "cost.csv", "leaks.csv", "readings.csv", "scenarios.csv", "signal_rules.csv",
+    ]  # fmt: skip
+    for mark in marks:
+        path = ROOT / "docs" / mark[2]
+        table = render_table(path) if path.exists() else ""
+        assert mark[0] == mark[1] + table + mark[3], "run: make simulation-checks"
 
 
 def test_simulation_and_purpose_are_said_at_the_top():

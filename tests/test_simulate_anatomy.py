@@ -28,9 +28,24 @@ def test_tilted_grid_turns_about_the_left_right_axis_and_keeps_distances():
     assert grid.affine[2, 2] == pytest.approx(5 * np.cos(np.deg2rad(10)))
 
 
-def test_slab_is_a_part_of_its_grid():
+def test_part_is_a_box_of_its_grid():
     grid = Grid((3, 4, 10), (2.0, 3.0, 5.0), (-1.0, 2.0, 7.0), tilt_deg=6.0)
-    np.testing.assert_allclose(coordinates(grid.slab(3, 7)), coordinates(grid)[:, :, 3:7])
+    box = (slice(1, 3), slice(0, 4), slice(3, 7))
+    np.testing.assert_allclose(coordinates(grid.part(box)), coordinates(grid)[box])
+
+
+def test_box_holds_every_voxel_within_its_corners():
+    grid = Grid((20, 24, 30), (2.0, 3.0, 5.0), (-20.0, -30.0, -70.0), tilt_deg=-9.0)
+    corners = ((-7.0, 9.0), (-12.0, 15.0), (-31.0, 22.0))
+    box = anatomy.box_of(corners, grid.affine, grid.shape)
+    world = coordinates(grid)
+    inside = np.all(
+        [(world[..., k] >= a) & (world[..., k] <= b) for k, (a, b) in enumerate(corners)], 0
+    )
+    assert inside.any() and not inside[box].all()
+    inside[box] = False
+    assert not inside.any()
+    assert anatomy.box_of(((900, 901), (0, 1), (0, 1)), grid.affine, grid.shape) is None
 
 
 def test_filled_box_is_covered_edge_to_edge():
@@ -78,7 +93,7 @@ def test_head_moves_with_its_pose():
     moved = Pose(np.eye(3), np.ones(3), np.array([5.0, -2.5, 0.0]))
     patient = {"age": 70}
     a, b = (
-        build_head(patient, pose, 2.5, np.random.default_rng(3)).on(grid, ("soft", "ventricle"))
+        build_head(patient, pose, 2.5, np.random.default_rng(3)).on(grid, ("tissue", "ventricle"))
         for pose in (STILL, moved)
     )
     for name in a:

@@ -146,15 +146,6 @@ def test_tandem_lesion_dims_the_carotid_of_the_affected_side(people):
     assert tree[f"ICA_{own}"].radius[0] < 0.75 * tree[f"ICA_{own}"].calibre[0]
 
 
-def test_beading_keeps_the_mean_cross_section(people):
-    for beading, narrowest in ((0.0, 1.0), (0.5, 0.73), (1.0, 0.23)):
-        tree = grown(people[0], 1)
-        wall.bead(tree, {"beading": beading}, np.random.default_rng(2))
-        relative = np.concatenate([(t.radius / t.calibre) for t in tree.values() if t.length > 20])
-        assert relative.min() == pytest.approx(narrowest, abs=0.04)
-        assert (relative**2).mean() == pytest.approx(1.0, abs=0.03)
-
-
 def test_calcium_rises_with_the_latent(people):
     patient = pick(people, site="M1", tandem=0)
     amounts = []

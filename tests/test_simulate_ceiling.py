@@ -124,8 +124,6 @@ def test_signal_can_be_learnt_in_every_arm(quick):
     arms = quick("signal")["arms"]
     for arm in ("clinical", *MODALITIES):
         assert 0.80 <= arms[arm]["fitted"] <= 0.92
-    for arm in MODALITIES:
-        assert 0.85 <= arms[arm]["fitted"] <= 0.89
     assert 0.90 <= arms["all"]["fitted"] <= 0.95
     assert arms["all"]["fitted"] > max(arms[m]["fitted"] for m in MODALITIES) + 0.02
 

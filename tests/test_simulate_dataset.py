@@ -477,7 +477,7 @@ def test_tables_only(tmp_path, study, words, monkeypatch):
 def test_whole_numbers_are_written_without_a_decimal_point(tmp_path):
     table = pd.DataFrame({"id": ["a", "b"], "x": [3.0, 0.1], "n": [1, -99], "y": [-97.0, 1e6]})
     dataset._write_tsv(tmp_path / "t.tsv", table)
-    assert (tmp_path / "t.tsv").read_text() == "id\tx\tn\ty\na\t3\t1\t-97\nb\t0.1\t-99\t500000\n"
+    assert (tmp_path / "t.tsv").read_text() == "id\tx\tn\ty\na\t3\t1\t-97\nb\t0.1\t-99\t1000000\n"
 
 
 def test_a_cta_too_coarse_for_the_vessels_is_said(tmp_path, monkeypatch):

@@ -125,6 +125,19 @@ def test_small_lesions_stay_inside_the_occluded_arterys_territory(people):
         assert x.min() > 5  # not the territory of the anterior cerebral artery
 
 
+def test_territories_have_the_published_size_and_side(rendered):
+    """MCA 250 to 300 mL a hemisphere, ACA about 80, PCA about 90, of which a 100 mm slab shows most."""
+    volumes = []
+    for _, found in rendered:
+        mask, affine = found.masks["territory"]
+        x = head_coordinates(mask.shape, affine, found.truth)[..., 0]
+        assert (x[(mask > 0) & (mask < 4)] > 0).all() and (x[mask > 3] < 0).all()
+        ml = np.bincount(mask.ravel(), minlength=7)[1:] * abs(np.linalg.det(affine)) / 1000
+        volumes.append(ml.reshape(2, 3))
+    aca, mca, pca = np.mean(volumes, axis=(0, 1))
+    assert 230 < mca < 340 and 50 < aca < 130 and 50 < pca < 130
+
+
 def test_cbv_index_is_the_patients(rendered):
     for patient, found in rendered:
         tmax, cbv = found.scans["tmax"][0], found.scans["cbv"][0]
@@ -236,25 +249,27 @@ CHANGED = {
     "age": 45.0, "male": 0, "site": "ICA", "side": 0, "m2_inferior": 1, "clot_hu": 70.0,
     "clot_length_mm": 22.0, "perviousness_hu": 25.0, "truncal": 0, "other_stenosis": 1,
     "siphon_calcium": 2.5, "tandem": 1, "collateral": -2.0, "tortuosity_z": 2.0, "core_ml": 5.0,
-    "tmax4_ml": 200.0, "tmax6_ml": 120.0, "tmax10_ml": 30.0, "cbv_index": 0.4, "beading": 1.0,
+    "tmax4_ml": 200.0, "tmax6_ml": 120.0, "tmax10_ml": 30.0, "cbv_index": 0.4, "tangle_grain_mm": 5.0,
     "lesion_grain_mm": 5.0, "lkw_to_groin_min": 900.0,
 }  # fmt: skip
 BASE = {
     "age": 80.0, "male": 1, "site": "M1", "side": 1, "m2_inferior": 0, "truncal": 1,
     "other_stenosis": 0, "tandem": 0, "core_ml": 50.0, "tmax4_ml": 260.0, "tmax6_ml": 160.0,
     "tmax10_ml": 70.0, "clot_length_mm": 9.0, "siphon_calcium": 0.5, "scanner": "A",
+    "tangle_ml": 30.0,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def moved(people):
     """Which modalities change when one latent does."""
-    base = people[0] | BASE
+    base, firsts = people[0] | BASE, {}
     found = {}
     for latent, value in CHANGED.items():
-        before = {"site": "M2"} if latent == "m2_inferior" else {}  # else it decides nothing
-        first = shown(base, **before)
-        second = shown(base, **before, **{latent: value})
+        site = "M2" if latent == "m2_inferior" else "M1"  # the trunk decides nothing in M1
+        if site not in firsts:
+            firsts[site] = shown(base, site=site)
+        first, second = firsts[site], shown(base, **{"site": site, latent: value})
         found[latent] = {
             modality
             for modality, scans in MODALITIES.items()
@@ -272,6 +287,19 @@ def test_a_latent_is_visible_exactly_where_the_ceiling_says(moved, latent):
 def test_register_of_visible_latents_is_complete(people):
     register = {latent for m in MODALITIES for latent in VISIBLE[m]}
     assert register == set(CHANGED)
+
+
+def test_tangles_of_collaterals_have_their_volume_on_the_affected_side(people):
+    """Whatever their grain; none where a scenario has none."""
+    for grain in (5.0, 18.0):
+        patient = people[0] | {"tangle_ml": 40.0, "tangle_grain_mm": grain, "has_ctp": 0}
+        found = shown(patient, has_ncct=0)
+        mask, affine = found.masks["vessels"]
+        ml = (mask == 3).sum() * abs(np.linalg.det(affine)) / 1000
+        assert ml == pytest.approx(40, rel=0.25)
+        x = head_coordinates(mask.shape, affine, found.truth)[..., 0][mask == 3]
+        assert (np.sign(x) == (1 if patient["side"] == 1 else -1)).all()
+    assert not (shown(people[0], has_ncct=0, has_ctp=0).masks["vessels"][0] == 3).any()
 
 
 def test_painted_tube_keeps_its_volume():
@@ -298,7 +326,7 @@ def test_same_stream_same_scans_and_other_stream_others(people):
 def test_only_the_scans_that_were_made_are_there(people):
     found = shown(people[3], has_cta=0, has_ctp=0)
     assert set(found.scans) == set(found.sidecars) == {"ncct"}
-    assert set(found.masks) == {"clot", "lesion"}
+    assert set(found.masks) == {"clot", "lesion", "territory"}
 
 
 def test_lost_calibres_are_named():

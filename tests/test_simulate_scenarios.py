@@ -72,9 +72,9 @@ def test_values_and_missing_codes_are_those_of_the_dictionary(pool, words, scena
 def test_prevalence_is_the_studys_or_the_scenarios(scenario):
     latents, table, split = patients.select(599, 1, scenario)
     events = latents["rlvo"].groupby(split["partition"]).sum()
-    assert events.to_dict() == (
-        {"train": 106, "test": 26} if scenario == "shift" else {"train": 77, "test": 16}
-    )
+    half, shift = {"train": 240, "test": 59}, {"train": 106, "test": 26}
+    special = {"signal": half, "interaction": half, "shift": shift}
+    assert events.to_dict() == special.get(scenario, {"train": 77, "test": 16})
     assert set(table["centre"]) == {"SIM2" if scenario == "shift" else "SIM1"}
 
 
@@ -135,7 +135,7 @@ def test_image_traits_are_constant_without_an_index(pool, scenario):
         "lesion_grain_mm": 9.0,
         "lesion_freedom": 0.16,
         "infarct_scale": 1.0,
-        "beading": 0.0,
+        "tangle_ml": 0.0,
     }
     for column, value in constant.items():
         assert (latents[column] == value).all()
@@ -197,11 +197,12 @@ def test_signal_shows_in_three_noisy_copies_and_nothing_else(pool):
     index = latents["index"]
     assert auc(latents["rlvo"], index) > 0.93
     plan = scenarios.named("signal").index
-    copies = [-np.log(latents["lesion_grain_mm"]), latents["beading"], latents["index_clinical"]]
-    for copy, r in zip(copies, (plan.grain_r, plan.beading_r, plan.clinical_r), strict=True):
+    copies = [-np.log(latents[n]) for n in ("lesion_grain_mm", "tangle_grain_mm")]
+    copies.append(latents["index_clinical"])
+    for copy, r in zip(copies, (plan.grain_r, plan.tangle_r, plan.clinical_r), strict=True):
         assert np.corrcoef(copy, index)[0, 1] == pytest.approx(r, abs=0.02)
     shown = ["glucose", "sbp", "nihss", "pre_mrs", "af", "dyslipidemia", "prior_stroke", "cad",
-             "anticoagulant", "antiplatelet", "ivt", "index", "index_clinical", "lesion_grain_mm", "beading"]  # fmt: skip
+             "anticoagulant", "antiplatelet", "ivt", "index", "index_clinical", "lesion_grain_mm", "tangle_grain_mm"]  # fmt: skip
     causes = (
         latents.loc[:, :"ctp_moved"].select_dtypes("number").columns.drop(shown, errors="ignore")
     )
@@ -214,17 +215,16 @@ def test_signal_has_one_disease_in_everybody(pool):
     for scenario in ("signal", "interaction"):
         latents = pool[scenario][0]
         assert (latents["site"] == "M1").all() and (latents["truncal"] == 0).all()
-        assert latents["core_ml"].mean() == pytest.approx(70, abs=1)
+        assert latents["core_ml"].mean() == pytest.approx(95, abs=1)
         assert latents["core_ml"].std() == pytest.approx(12, abs=1)
-        assert latents["tmax6_ml"].mean() == pytest.approx(170, abs=1)
+        assert latents["tmax6_ml"].mean() == pytest.approx(190, abs=1)
         assert latents["tmax6_ml"].std() == pytest.approx(20, abs=1)
         order = latents[["core_ml", "tmax6_ml", "tmax4_ml"]].to_numpy()
         assert (np.diff(order) > 0).all()
         assert (latents["tmax10_ml"] / latents["tmax6_ml"]).std() < 0.04
-        assert (
-            latents["lesion_grain_mm"].between(5, 18).all()
-            and latents["beading"].between(0, 1).all()
-        )
+        for name in ("lesion_grain_mm", "tangle_grain_mm"):
+            assert latents[name].between(4.5, 20).all()
+        assert (latents["tangle_ml"] == 45).all()
         assert latents["lkw_to_groin_min"].quantile(0.02) > 300
         assert (latents["lesion_freedom"] == 3).all() and (latents["infarct_scale"] == 4).all()
 
@@ -246,13 +246,13 @@ def test_signal_no_single_clinical_variable_is_too_strong(pool):
 
 def test_interaction_the_sign_depends_on_af_and_there_is_no_main_effect(pool):
     latents = pool["interaction"][0]
-    grain, beading = -latents["lesion_grain_mm"], latents["beading"]
-    assert spearmanr(grain, beading)[0] > 0.999
+    trait = -np.log(latents["lesion_grain_mm"])
+    np.testing.assert_allclose(trait, -np.log(latents["tangle_grain_mm"]))
     af = latents["af"] == 1
-    assert auc(latents.loc[af, "rlvo"], beading[af]) > 0.85
-    assert auc(latents.loc[~af, "rlvo"], beading[~af]) < 0.15
+    assert auc(latents.loc[af, "rlvo"], trait[af]) > 0.85
+    assert auc(latents.loc[~af, "rlvo"], trait[~af]) < 0.15
     # Neither the trait nor how far it is from the middle, the only additive ways to use it.
-    for values in (beading, abs(beading - 0.5), latents["af"]):
+    for values in (trait, abs(trait - trait.median()), latents["af"]):
         distance, error = _separation(latents, values)
         assert distance < 4 * error
     assert abs(latents["rlvo"].mean() - 0.5) < 0.015

@@ -19,6 +19,7 @@ from rlvo_lib.figures.performance import (
     risk_by_outcome,
     roc_curves,
 )
+from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "flow_diagram",
     "label_overlap_bars",
     "missingness_bars",
+    "phantom_page",
     "qc_mosaic",
     "risk_by_outcome",
     "roc_curves",

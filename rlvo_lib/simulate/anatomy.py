@@ -54,11 +54,11 @@ class Grid:
         """Scanner mm of the voxel centres along axis `k`."""
         return self.origin[k] + self.spacing[k] * np.arange(self.shape[k])
 
-    def slab(self, first: int, stop: int) -> Grid:
-        """The slices `first` to `stop` (not included) along z."""
-        x, y, z = self.origin
-        origin = (x, y, z + first * self.spacing[2])
-        return replace(self, shape=(*self.shape[:2], stop - first), origin=origin)
+    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+        """The grid of a box of voxels."""
+        starts = zip(self.origin, self.spacing, box, strict=True)
+        origin = tuple(o + s * b.start for o, s, b in starts)
+        return replace(self, shape=tuple(b.stop - b.start for b in box), origin=origin)
 
 
 def filling(extent_mm: np.ndarray, spacing: tuple, start: tuple, tilt_deg: float = 0.0) -> Grid:
@@ -124,6 +124,22 @@ def resample(
 
     Beyond the source its edge is repeated ("border"), or nothing is there ("zeros").
     """
+    return _interpolated(volumes, np.linalg.inv(source) @ target.affine, target.shape, beyond)
+
+
+def box_of(corners: tuple, affine: np.ndarray, shape: tuple) -> tuple[slice, slice, slice] | None:
+    """The voxels of a grid (shape, 4x4 affine) that hold a box ((low, high) mm along x, y, z), or None."""
+    ends = np.stack(np.meshgrid(*corners, [1.0], indexing="ij")).reshape(4, -1)
+    places = np.einsum("ij,jn->in", np.linalg.inv(affine)[:3], ends)
+    low = np.clip(np.floor(places.min(axis=1)), 0, shape).astype(int)
+    high = np.clip(np.ceil(places.max(axis=1)) + 1, 0, shape).astype(int)
+    if (high <= low).any():
+        return None
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _interpolated(volumes: np.ndarray, index: np.ndarray, shape: tuple, beyond: str) -> np.ndarray:
+    """Volumes (C, X, Y, Z) at `index` (4x4, target voxel to source voxel)."""
     import torch
     from torch.nn import functional
 
@@ -134,12 +150,11 @@ def resample(
         matrix[:3, 3] = -1
         return matrix
 
-    index = np.linalg.inv(source) @ target.affine
-    map_ = normalised(volumes.shape[1:]) @ index @ np.linalg.inv(normalised(target.shape))
+    map_ = normalised(volumes.shape[1:]) @ index @ np.linalg.inv(normalised(shape))
     order = [2, 1, 0]  # torch counts the last axis first
     theta = np.concatenate([map_[np.ix_(order, order)], map_[order, 3:]], axis=1)
     theta = torch.from_numpy(theta[None].astype(np.float32))
-    places = functional.affine_grid(theta, [1, 1, *target.shape], align_corners=True)
+    places = functional.affine_grid(theta, [1, 1, *shape], align_corners=True)
     stack = torch.from_numpy(np.ascontiguousarray(volumes, dtype=np.float32))[None]
     found = functional.grid_sample(
         stack, places, mode="bilinear", padding_mode=beyond, align_corners=True
@@ -186,8 +201,8 @@ def _periodic_noise(shape: tuple, spacing: tuple, sd_mm: float) -> tuple[np.ndar
 class Head:
     """A patient's head on the atlas grid: fields in head mm, float32, and the layers above the brain.
 
-    depth, base, face: see `atlas` · csf, grey: share 0..1 · soft: HU of brain and CSF · marrow: a
-    unit random field.
+    depth, base: see `atlas` · csf, grey: share 0..1 · tissue: HU of brain and CSF above the skull base
+    and of the face below it · marrow: a unit random field.
     """
 
     grid: Grid
@@ -202,6 +217,23 @@ class Head:
         stack = np.stack([self.fields[n] if n in self.fields else canonical[n] for n in names])
         seen = resample(stack, self.pose.affine @ self.grid.affine, target)
         return dict(zip(names, seen, strict=True))
+
+    def with_loss(self, share: np.ndarray, affine: np.ndarray) -> Head:
+        """The same head whose brain has lost a `share` of its density; (X, Y, Z) with its 4x4 to the world."""
+        found = np.argwhere(share > 0)
+        if not len(found):
+            return self
+        to_world = self.pose.affine @ self.grid.affine
+        ends = tuple(zip(found.min(axis=0) - 1, found.max(axis=0) + 1, strict=True))
+        box = box_of(ends, np.linalg.inv(affine) @ to_world, self.grid.shape)
+        place = np.eye(4)
+        place[:3, 3] = [b.start for b in box]
+        shape = tuple(b.stop - b.start for b in box)
+        index = np.linalg.inv(affine) @ to_world @ place
+        loss = _interpolated(share[None], index, shape, "zeros")[0]
+        tissue = self.fields["tissue"].copy()
+        tissue[box] *= 1 - loss * (1 - self.fields["csf"][box])
+        return replace(self, fields=self.fields | {"tissue": tissue})
 
 
 def build_head(patient: dict, pose: Pose, step_mm: float, rng: np.random.Generator) -> Head:
@@ -229,10 +261,14 @@ def build_head(patient: dict, pose: Pose, step_mm: float, rng: np.random.Generat
     fields = {
         "depth": canonical["depth"],
         "base": canonical["base"],
-        "face": canonical["face"],
         "csf": csf,
         "grey": grey,
-        "soft": soft * (1 - csf) + np.float32(CSF_HU) * csf,
+        # The seam lies in the bone of the base.
+        "tissue": np.where(
+            canonical["base"] > -2.25,
+            soft * (1 - csf) + np.float32(CSF_HU) * csf,
+            canonical["face"],
+        ),
         "marrow": rolled_noise(grid, 5.0, rng),
     }
     return Head(grid, pose, fields, scalp, outer)

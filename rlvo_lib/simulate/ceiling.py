@@ -37,11 +37,12 @@ VISIBLE: dict[str, tuple[str, ...]] = {
     "cta": (
         "age", "male", "site", "side", "m2_inferior", "truncal", "clot_length_mm", "clot_hu",
         "perviousness_hu", "collateral", "tandem", "tortuosity_z", "siphon_calcium", "other_stenosis",
-        "beading",
+        "tangle_grain_mm",
     ),
     "vessels": (
         "age", "male", "site", "side", "m2_inferior", "truncal", "clot_length_mm", "collateral",
-        "tandem", "tortuosity_z", "other_stenosis", "beading",
+        "tandem", "tortuosity_z", "other_stenosis",
+        "tangle_grain_mm",
     ),
     "ctp": (
         "age", "male", "site", "side", "m2_inferior", "core_ml", "tmax4_ml", "tmax6_ml", "tmax10_ml",
@@ -68,7 +69,7 @@ PREDICTOR = (
 LARGE_C, RIDGE_C, LASSO_C = 1.0, 0.01, 0.1
 
 LOGS = {
-    "clot_length_mm", "lkw_to_groin_min", "lesion_grain_mm", "glucose", "core_ml", "tmax4_ml",
+    "clot_length_mm", "lkw_to_groin_min", "lesion_grain_mm", "tangle_grain_mm", "glucose", "core_ml", "tmax4_ml",
     "tmax6_ml", "tmax10_ml",
 }  # fmt: skip
 CATEGORIES = {"site": ("ICA", "M2"), "onset_type": (1, 2), "anticoagulant": (1, 2)}
@@ -77,7 +78,7 @@ CATEGORIES = {"site": ("ICA", "M2"), "onset_type": (1, 2), "anticoagulant": (1, 
 def visible(arm: str) -> tuple[str, ...]:
     """Names of the latents that an arm sees: a modality, clinical, imaging, all or all_additive.
 
-    >>> "beading" in visible("imaging"), "sbp" in visible("imaging"), "sbp" in visible("all")
+    >>> "tangle_grain_mm" in visible("imaging"), "sbp" in visible("imaging"), "sbp" in visible("all")
     (True, False, True)
     """
     clinical = CLINICAL if arm in ("clinical", "all", "all_additive") else ()
@@ -147,7 +148,7 @@ def features(arm: str, latents: pd.DataFrame, plan: Scenario) -> tuple[np.ndarra
     if _multiplies(arm, plan):
         # Centred, so that a product holds nothing of its factors.
         af = columns["af"] - columns["af"].mean()
-        for name in {"lesion_grain_mm", "beading"} & set(columns):
+        for name in {"lesion_grain_mm", "tangle_grain_mm"} & set(columns):
             columns[f"af x {name}"] = af * (columns[name] - np.nanmean(columns[name]))
     for modality in _modalities(arm):
         columns[MADE[modality]] = latents[MADE[modality]].to_numpy(dtype=float)

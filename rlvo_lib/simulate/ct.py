@@ -13,15 +13,20 @@ import numpy as np
 from scipy import ndimage
 
 from rlvo_lib.simulate import scanner as scanners
-from rlvo_lib.simulate.anatomy import Grid, Head, ramp, resample
+from rlvo_lib.simulate.anatomy import Grid, Head, box_of, ramp, resample
 from rlvo_lib.simulate.arteries import Tube, veins
 from rlvo_lib.simulate.scanner import GridPlan, Scanner
 
 BLOOD_HU = 41.0
 SINUS_ABOVE_BLOOD_HU = 9.0
-FIELDS = ("depth", "base", "face", "marrow", "soft")
+FIELDS = ("depth", "base", "marrow", "tissue")
 SLAB_VOXELS = 4_000_000  # tissue is composed in slabs of about so many voxels
+# Head mm along x, y, z: all of the head, and where the bone of the base casts streaks.
+HEAD_BOX_MM = ((-80.0, 80.0), (-114.0, 80.0), (-140.0, 92.0))
+STREAK_BOX_MM = ((-50.0, 50.0), (-46.0, -2.0), (-54.0, -10.0))
 PSF_SIGMA_MM = 0.5  # of the CTA
+COARSE_MM = 1.2  # from here on, voxels blur more than the scanner
+TANGLE_HU = 170.0  # contrast of a tangle of collateral vessels
 MASK_SHARE = 0.35  # a voxel is vessel in the true mask from this share on
 
 
@@ -33,6 +38,7 @@ class Patient:
     head: Head
     tree: dict[str, Tube]
     plaques: np.ndarray  # (n, 5): x, y, z head mm, radius mm, HU
+    tangles: np.ndarray | None = None  # share 0..1 on the head's grid
 
 
 def ncct(
@@ -55,16 +61,12 @@ def ncct(
     blood = BLOOD_HU + rng.normal(0, 1.2)
     streak = scanner.streak_hu * rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)
 
-    def lose_density(level: dict, slab: Grid) -> None:
-        loss = resample(infarct[None], infarct_affine, slab, beyond="zeros")[0]
-        level["soft"] *= 1 - uptake * loss * (1 - level["csf"])
-
     def shade(hu: np.ndarray, level: dict, slab: Grid) -> None:
         near = np.clip((level["depth"] - np.float32(patient.head.outer_mm)) / 6, 0, 5)
         hu += np.float32(3) * np.exp(-near) * (level["depth"] > patient.head.outer_mm)  # cupping
-        hu += _streaks(patient.head, slab, level, *streak)
+        _add_streaks(hu, patient.head, slab, level["depth"], *streak)
 
-    hu = _tissue(patient.head, thin, (*FIELDS, "csf"), lose_density, shade)
+    hu = _tissue(patient.head.with_loss(uptake * infarct, infarct_affine), thin, shade)
     _paint_sinuses(hu, patient.head, thin, blood + SINUS_ABOVE_BLOOD_HU)
     tubes = gather(patient.tree, patient.head, thin)
     _overlay(
@@ -84,7 +86,8 @@ def ncct(
 def cta(
     patient: Patient, plan: GridPlan, scanner: Scanner, rng: np.random.Generator
 ) -> tuple[np.ndarray, Grid, np.ndarray]:
-    """CTA slab (X, Y, Z) int16 HU, its grid, and the true mask: 1 filled artery, 2 clot."""
+    """CTA slab (X, Y, Z) int16 HU, its grid, and the true mask: 1 filled artery, 2 clot,
+    3 tangle of collaterals."""
     grid = scanners.cta_grid(plan, scanner)
     arterial = float(np.clip(rng.normal(scanner.arterial_hu, 60), 210, 520))
     venous = float(np.clip(rng.normal(scanner.venous_hu, 45), 20, 230))
@@ -103,73 +106,80 @@ def cta(
         share, product = paint(tubes["points"][clot], tubes["calibre"][clot], density, grid)
         _overlay(hu, share, product)
         mask[share > MASK_SHARE] = 2
+    if patient.tangles is not None:
+        source = patient.head.pose.affine @ patient.head.grid.affine
+        share = resample(patient.tangles[None], source, grid, beyond="zeros")[0]
+        hu += np.float32(TANGLE_HU) * share
+        mask[(share > 0.5) & (mask == 0)] = 3
     _paint_plaques(hu, patient, grid, bloom=0.4)
-    if plan.cta_mm < 1.2:  # larger voxels blur more than the scanner
+    if plan.cta_mm < COARSE_MM:
         hu = ndimage.gaussian_filter(hu, PSF_SIGMA_MM / plan.cta_mm, truncate=3)
     hu += scanners.noise(grid, scanners.cta_noise_sd(scanner, grid), 1.0, rng)
     return _int16(hu), grid, mask
 
 
-def _tissue(head: Head, grid: Grid, fields=FIELDS, change=None, shade=None) -> np.ndarray:
+def _tissue(head: Head, grid: Grid, shade=None) -> np.ndarray:
     """HU of air, scalp, vault, base, face, brain and CSF on a grid, slab by slab.
 
-    `change` may alter the fields of a slab before, `shade` the HU after.
+    `shade` may alter the HU of a slab.
     """
-    out = np.empty(grid.shape, dtype=np.float32)
+    out = np.full(grid.shape, -1000, dtype=np.float32)
+    box = box_of(HEAD_BOX_MM, np.linalg.inv(head.pose.affine) @ grid.affine, grid.shape)
+    if box is None:
+        return out
     step = max(1, SLAB_VOXELS // (grid.shape[0] * grid.shape[1]))
-    for first in range(0, grid.shape[2], step):
-        stop = min(first + step, grid.shape[2])
-        slab = grid.slab(first, stop)
-        level = head.on(slab, fields)
-        if change:
-            change(level, slab)
+    for first in range(box[2].start, box[2].stop, step):
+        here = (*box[:2], slice(first, min(first + step, box[2].stop)))
+        slab = grid.part(here)
+        level = head.on(slab, FIELDS)
         hu = _compose(head, level, float(np.cbrt(np.prod(grid.spacing))))
         if shade:
             shade(hu, level, slab)
-        out[:, :, first:stop] = hu
+        out[here] = hu
     return out
 
 
 def _compose(head: Head, level: dict[str, np.ndarray], width: float) -> np.ndarray:
-    """HU from level sets at voxels of about `width` mm."""
-    depth, base = level["depth"], level["base"]
+    """HU from level sets at voxels of about `width` mm.
+
+    From outside: air, skin, scalp, the vault's two tables with the diploe between; inside the vault
+    brain and CSF above the base, 4.5 mm of bone as its floor, and the face below.
+    """
+    depth, base, tissue = level["depth"], level["base"], level["tissue"]
     scalp, outer = np.float32(head.scalp_mm), np.float32(head.outer_mm)
     above_skin, above_scalp = ramp(depth, width), ramp(depth - scalp, width)
     inner = ramp(depth - outer, width)
-    vault = above_scalp * (1 - inner) * ramp(base + 9, 6.0)
-    middle = ((depth - 0.5 * (scalp + outer)) / np.float32(1.5)) ** 2
-    bone = 1150 - 620 * np.exp(-middle) + 60 * level["marrow"]  # two tables and the diploe between
+    vault = above_scalp - above_scalp * inner
+    vault *= ramp(base + np.float32(9), 6.0)
+    middle = (depth - np.float32(0.5 * (head.scalp_mm + head.outer_mm))) / np.float32(1.5)
+    bone = np.float32(1150) - np.float32(620) * np.exp(-(middle**2)) + 60 * level["marrow"]
     floor_top = ramp(base + np.float32(4.5), width)
     cranium = inner * ramp(base, width)
     floor = inner * floor_top - cranium
     face = above_scalp * (1 - floor_top) * (1 - vault)
-    skin = above_skin - vault - cranium - floor - face
-    hu = cranium * level["soft"] + vault * bone + floor * (760 + 120 * level["marrow"])
-    hu += face * level["face"] + np.maximum(skin, 0) * np.float32(-5)
-    hu += (1 - above_skin) * np.float32(-1000)
+    skin = np.maximum(above_skin - vault - cranium - floor - face, 0)
+    hu = (cranium + face) * tissue
+    hu += vault * bone
+    hu += floor * (np.float32(760) + 120 * level["marrow"])
+    hu -= np.float32(5) * skin
+    hu += np.float32(1000) * above_skin
+    hu -= np.float32(1000)
     return hu
 
 
-def _streaks(head: Head, slab: Grid, level: dict, amplitude: float, phase: float) -> np.ndarray:
-    """Dark and bright bands between the petrous bones (Hounsfield bar), HU."""
-    to_head = np.linalg.inv(head.pose.affine) @ slab.affine
-    out = np.zeros(slab.shape, dtype=np.float32)
-    middle = to_head[2, :2] @ (np.array(slab.shape[:2]) / 2) + to_head[2, 3]
-    heights = middle + to_head[2, 2] * np.arange(slab.shape[2])
-    near = np.flatnonzero(np.abs(heights + 32) < 30)
-    if not len(near):
-        return out
-    part = slice(near[0], near[-1] + 1)
-    i, j, k = np.ogrid[: slab.shape[0], : slab.shape[1], part]
-    x, y, z = (
-        r[0] * i.astype(np.float32) + r[1] * j.astype(np.float32) + (r[2] * k + r[3])
-        for r in to_head[:3].astype(np.float32)
-    )
+def _add_streaks(
+    hu: np.ndarray, head: Head, slab: Grid, depth: np.ndarray, amplitude: float, phase: float
+) -> None:
+    """Dark and bright bands between the petrous bones (Hounsfield bar), HU, in place."""
+    to_head = (np.linalg.inv(head.pose.affine) @ slab.affine).astype(np.float32)
+    box = box_of(STREAK_BOX_MM, to_head, slab.shape)
+    if box is None:
+        return
+    i, j, k = np.ogrid[box]
+    x, y, z = (r[0] * i + r[1] * j + (r[2] * k + r[3]) for r in to_head[:3])
     band = np.exp(-(((y + 24) / 9) ** 2) - ((z + 32) / 9) ** 2 - (x / 38) ** 4)
-    inside = level["depth"][:, :, part] > head.outer_mm
-    wave = np.cos(np.float32(2 * np.pi / 11) * y + np.float32(phase)) - np.float32(0.6)
-    out[:, :, part] = np.float32(amplitude) * band * wave * inside
-    return out
+    wave = np.cos(2 * np.pi / 11 * y + phase) - 0.6
+    hu[box] += amplitude * band * wave * (depth[box] > head.outer_mm)
 
 
 def gather(tree: dict[str, Tube], head: Head, grid: Grid) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from rlvo_lib.simulate.anatomy import Grid, Head, head_x, smooth_noise
 
 TERRITORY = {"ICA": "ica", "M1": "mca"}
+TERRITORIES = ("aca", "mca", "pca")
 FAR = 1e6  # reach outside the region, mL
 
 
@@ -80,6 +81,35 @@ def lay(patient: dict, head: Head, grid: Grid, seen: dict, rng: np.random.Genera
         contra=brain & (lateral < -1.5),
         volumes_ml={name: round(float(v), 2) for name, v in volumes.items()},
     )
+
+
+def tangles(patient: dict, head: Head, rng: np.random.Generator) -> np.ndarray | None:
+    """Share of each voxel that is a tangle of collateral vessels, on the head's own grid; None if none.
+
+    `tangle_ml` mL in the affected hemisphere, in patches of about `tangle_grain_mm`. They stand in
+    the scenarios that put a trait into the CTA; like the vessels of a moyamoya pattern.
+    """
+    if patient["tangle_ml"] <= 0:
+        return None
+    grid, fields = head.grid, head.fields
+    x, _, z = (
+        axis.astype(np.float32) for axis in np.meshgrid(*map(grid.axis, range(3)), indexing="ij")
+    )
+    sign = 1.0 if patient["side"] == 1 else -1.0
+    inside = (fields["depth"] > head.outer_mm + 3) & (fields["base"] > 4) & (sign * x > 6)
+    inside &= (z > -24) & (z < 24)  # within every CTA slab
+    ml = grid.voxel_ml * float(np.prod(head.pose.size))
+    rank = rank_volume(smooth_noise(grid, float(patient["tangle_grain_mm"]), rng), inside, ml)
+    edge = patient["tangle_ml"]
+    return np.clip(1.5 - rank / edge, 0, 1).astype(np.float32) * (rank < 1.5 * edge)
+
+
+def territories(head: Head, grid: Grid, seen: dict) -> np.ndarray:
+    """Whose territory each voxel of the cerebrum is: 1 ACA, 2 MCA, 3 PCA on the right, 4 to 6 on the left."""
+    nearest = np.argmax(np.stack([seen[name] for name in TERRITORIES]), axis=0).astype(np.uint8) + 1
+    left = head_x(head.pose, grid) < 0
+    cerebrum = (seen["depth"] > head.outer_mm + 1.5) & (seen["base"] > 0) & (seen["tentorium"] > 0)
+    return np.where(cerebrum, nearest + 3 * left, 0).astype(np.uint8)
 
 
 def rank_volume(score: np.ndarray, region: np.ndarray, voxel_ml: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import ndimage
 
 from rlvo_lib.simulate.anatomy import Grid
-from rlvo_lib.simulate.ct import paint
+from rlvo_lib.simulate.ct import COARSE_MM, PSF_SIGMA_MM, paint
 from rlvo_lib.simulate.rendering import Rendered
 
 STEP_MM = 0.25  # between samples along a vessel
@@ -73,7 +73,11 @@ def clot_density(rendered: Rendered) -> float:
 def perviousness(rendered: Rendered) -> float:
     """HU that the clot gains from NCCT to CTA."""
     hu, affine = rendered.scans["cta"]
-    return _unmixed(hu, _clot_share(rendered, affine, hu.shape)) - clot_density(rendered)
+    share = _clot_share(rendered, affine, hu.shape)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.max() < COARSE_MM:  # else the scanner's blur is less than a voxel
+        share = ndimage.gaussian_filter(share, PSF_SIGMA_MM / spacing, truncate=3)
+    return _unmixed(hu, share) - clot_density(rendered)
 
 
 def stenosis_degree(rendered: Rendered, index: int) -> float:
@@ -181,9 +185,17 @@ class _Oblique(Grid):
 
 
 def _unmixed(hu: np.ndarray, share: np.ndarray) -> float:
-    """HU of what fills `share` of the voxels: a line through HU against share, read off at 1."""
-    near = (share > 0.1) & (hu < 150)
-    if not near.any() or share[near].max() < 0.5:
+    """HU of what fills `share` of the voxels: a line through HU against share, read off at 1.
+
+    Voxels beside bone, calcium or contrast (over 150 HU) are left out; NaN where none is left that is
+    at least half full.
+    """
+    box = ndimage.find_objects(ndimage.binary_dilation(share > 0.1, iterations=4).astype(np.uint8))
+    if not box:
         return float("nan")
-    slope, start = np.polyfit(share[near].astype(float), hu[near].astype(float), 1)
+    hu, share = hu[box[0]].astype(float), share[box[0]].astype(float)
+    near = (share > 0.1) & ~ndimage.binary_dilation(hu > 150, iterations=2)
+    if near.sum() < 10 or share[near].max() < 0.5:
+        return float("nan")
+    slope, start = np.polyfit(share[near], hu[near], 1)
     return float(start + slope)

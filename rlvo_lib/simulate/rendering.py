@@ -20,7 +20,7 @@ __all__ = ["GRIDS", "GridPlan", "Rendered", "lost_calibres", "render"]
 
 CLOT_SHARE = 0.2  # a thick NCCT slice seldom holds more
 PARTS = (
-    "pose", "tree", "stenoses", "plaques", "tandem", "beading", "occlusion", "head", "lesion", "ncct",
+    "pose", "tree", "stenoses", "plaques", "tandem", "tangles", "occlusion", "head", "lesion", "ncct",
     "cta", "ctp",
 )  # fmt: skip
 
@@ -32,8 +32,9 @@ class Rendered:
     scans : name to (array (X, Y, Z), affine (4, 4)): ncct, cta in int16 HU; cbf, cbv, mtt, tmax
         float32 in mL/100 g/min, mL/100 g, s, s (0 outside brain); only those that were made.
     sidecars : name of a scan to what its JSON says.
-    masks : truth, name to (uint8 array, affine): ``vessels`` (1 filled artery, 2 clot) on the CTA's
-        grid, ``clot`` on the NCCT's, ``lesion`` (1 Tmax > 6 s, 2 core) on the maps'.
+    masks : truth, name to (uint8 array, affine): ``vessels`` (1 filled artery, 2 clot, 3 tangle of
+        collaterals) on the CTA's grid, ``clot`` on the NCCT's, ``lesion`` (1 Tmax > 6 s, 2 core) and ``territory``
+        (see `lesion.territories`) on the maps'.
     tree : truth, the centre lines: vessel, x, y, z (world mm), radius_mm, fill, clot.
     truth : pose, occlusion, stenoses (world mm), volumes laid (mL).
     """
@@ -66,13 +67,13 @@ def render(
     plaques = wall.siphon_plaques(tree, patient, rng["plaques"])
     if patient["tandem"]:
         wall.tandem(tree, patient, rng["tandem"])
-    wall.bead(tree, patient, rng["beading"])
     closed = occlusion.occlude(tree, patient, rng["occlusion"])
     head = build_head(patient, pose, plan.head_mm, rng["head"])
-    person = ct.Patient(patient, head, tree, plaques)
+    tangles = lesion.tangles(patient, head, rng["tangles"])
+    person = ct.Patient(patient, head, tree, plaques, tangles)
     maps_grid = scanners.ctp_grid(plan, scanner)
-    wanted = ("depth", "base", "csf", "grey", "tentorium", "core", lesion.territory(patient))
-    seen = head.on(maps_grid, wanted)
+    wanted = ("depth", "base", "csf", "grey", "tentorium", "core", *lesion.TERRITORIES)
+    seen = head.on(maps_grid, tuple(dict.fromkeys([*wanted, lesion.territory(patient)])))
     stroke = lesion.lay(patient, head, maps_grid, seen, rng["lesion"])
     parts = _Parts({}, {}, {}, scanner)
     artefact = 0.0
@@ -92,6 +93,7 @@ def render(
         parts.masks["vessels"] = (mask, grid.affine)
     delayed = np.uint8((stroke.tmax > 6) & stroke.ipsi) + np.uint8(stroke.core)
     parts.masks["lesion"] = (delayed, maps_grid.affine)
+    parts.masks["territory"] = (lesion.territories(head, maps_grid, seen), maps_grid.affine)
     truth = {
         "head_to_world": pose.affine.round(6).tolist(),
         "scanner": scanner.name,

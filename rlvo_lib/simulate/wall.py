@@ -1,4 +1,4 @@
-"""Disease of the arterial wall that a scan shows: tandem lesion, stenoses, beading, calcium.
+"""Disease of the arterial wall that a scan shows: tandem lesion, stenoses, calcium.
 
 Centre lines in head mm, radii in mm. What lies behind an occlusion is not here: it is never drawn.
 """
@@ -9,8 +9,6 @@ import numpy as np
 
 from rlvo_lib.simulate.arteries import Tube
 
-BEAD_MM = 10.0  # distance between beads
-
 
 def tandem(tree: dict[str, Tube], patient: dict, rng: np.random.Generator) -> None:
     """A cervical carotid lesion: a slender, weakly filled carotid on its way through the skull."""
@@ -19,16 +17,6 @@ def tandem(tree: dict[str, Tube], patient: dict, rng: np.random.Generator) -> No
     near = np.clip(1.3 - tube.arc / 45.0, 0, 1)
     tube.radius = tube.radius * (1 - (1 - calibre) * near)
     tube.fill = tube.fill * (1 - (1 - flow) * np.clip(near + 0.35, 0, 1))
-
-
-def bead(tree: dict[str, Tube], patient: dict, rng: np.random.Generator) -> None:
-    """Beaded narrowing of every artery by `beading` 0..1; the mean cross-section stays."""
-    depth = 0.95 * float(patient["beading"])
-    if depth == 0:
-        return
-    for tube in tree.values():
-        wave = np.sin(2 * np.pi * tube.arc / BEAD_MM + rng.uniform(0, 2 * np.pi))
-        tube.radius = tube.radius * np.sqrt(1 + depth * wave)
 
 
 def other_stenoses(tree: dict[str, Tube], patient: dict, rng: np.random.Generator) -> list[dict]:
