@@ -155,7 +155,27 @@ def read_description(root: Path) -> dict:
             raise InputError(
                 f"{path}: 'simulated' is false, but {place} holds a simulator's truth; allowed: true"
             )
+    _refuse_relabelled(root, path, description)
     return description
+
+
+def _refuse_relabelled(root: Path, path: Path, description: dict) -> None:
+    """A simulated dataset says so in several places; one that says both is refused."""
+    if description["simulated"]:
+        return
+    signs = {"'scenario' is there": "scenario" in description}
+    signs["'Name' says SIMULATED"] = "simulated" in description["Name"].lower()
+    columns = root / "participants.json"
+    if columns.is_file():
+        try:
+            said = json.loads(columns.read_text(encoding="utf-8-sig"))
+        except (ValueError, OSError, RecursionError):
+            said = {}
+        marked = isinstance(said, dict) and said.get("Simulated") is True
+        signs["participants.json says Simulated: true"] = marked
+    for sign, there in signs.items():
+        if there:
+            raise InputError(f"{path}: 'simulated' is false, but {sign}; allowed: true")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,25 @@ def test_simulated_data_cannot_pass_for_real(raw, write_dataset, words, study):
         dataset.load_dataset(root, study, words)
 
 
+@pytest.mark.parametrize(
+    ("file", "more", "sign"),
+    [
+        ("dataset_description.json", {"scenario": "paper"}, "'scenario' is there"),
+        ("dataset_description.json", {"Name": "SIMULATED cohort"}, "'Name' says SIMULATED"),
+        ("participants.json", {"Simulated": True}, "participants.json says Simulated: true"),
+    ],
+)
+def test_a_simulated_dataset_cannot_be_relabelled(
+    raw, write_dataset, words, study, file, more, sign
+):
+    root = write_dataset(raw, simulated=False)
+    path = root / file
+    held = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(held | more))
+    with pytest.raises(InputError, match=f"'simulated' is false, but {sign}; allowed: true"):
+        dataset.load_dataset(root, study, words)
+
+
 # ------------------------------------------------------------------------------- reading a table
 
 

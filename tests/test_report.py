@@ -274,9 +274,22 @@ def test_a_real_dataset_with_a_planted_ceiling_is_refused(simulated, study, word
     assert not (tmp_path / "run").exists() and "no ceiling" in report.NO_CEILING["real"]
 
 
+def test_a_ceiling_of_another_prevalence_or_of_several_centres_is_not_kept(simulated, tmp_path):
+    path = simulated.root / dataset.CEILING
+    storage.write_json(path, make_ceiling() | {"prevalence": 0.99})
+    with pytest.raises(InputError, match="'prevalence' is 0.99; allowed: None, as in"):
+        report.keep_ceiling(tmp_path / "run", simulated)
+    storage.write_json(path, make_ceiling())
+    centres = ["SIM1", "SIM2"] * len(simulated.raw)
+    joined = simulated.raw.assign(centre=centres[: len(simulated.raw)])
+    both = dataclasses.replace(simulated, raw=joined)
+    assert report.keep_ceiling(tmp_path / "run", both) is None
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("[" * 100_000, r"ceiling\.json: not valid JSON"),
         ("{", r"ceiling\.json: not valid JSON"),
         ("\udcff", r"ceiling\.json: not valid JSON"),
         ("[]", r"ceiling\.json: the file is \[\]; allowed: an object"),

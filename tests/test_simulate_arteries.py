@@ -39,7 +39,7 @@ def test_every_vessel_starts_on_another_one(people):
             assert gap < 1.5, (seed, name)
 
 
-def test_calibres_and_lengths_are_the_published_ones(people):
+def test_calibres_and_the_length_of_m1_are_the_published_ones(people):
     """Means over 80 sides against section 4c of the evidence tables (diameter and length, mm)."""
     trees = [grown(people[k], k) for k in range(40)]
     sides = [(tree, side) for tree in trees for side in "LR"]
@@ -51,7 +51,8 @@ def test_calibres_and_lengths_are_the_published_ones(people):
     assert start("M2_superior") == pytest.approx(2.4, abs=0.4)
     assert start("A1") == pytest.approx(2.3, abs=0.3)
     assert np.mean([2 * t[f"ICA_{s}"].radius[-1] for t, s in sides]) == pytest.approx(3.6, abs=0.4)
-    assert np.mean([t[f"M1_{s}"].length for t, s in sides]) == pytest.approx(22.5, abs=8.1)
+    assert np.mean([t[f"M1_{s}"].length for t, s in sides]) == pytest.approx(22.5, abs=2)
+    assert 4 < np.std([t[f"M1_{s}"].length for t, s in sides]) < 9
     assert np.mean([2 * t["BA"].radius.mean() for t in trees]) == pytest.approx(3.2, abs=0.5)
 
 

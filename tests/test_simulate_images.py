@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from rlvo_lib import vessels
 from rlvo_lib.simulate import ct, ctp, lesion, patients, reading, rendering
 from rlvo_lib.simulate import scanner as scanners
 from rlvo_lib.simulate.anatomy import Grid
@@ -91,8 +92,7 @@ def test_perfusion_volumes_are_the_patients(rendered):
     for patient, found in rendered:
         for name, ml in reading.volumes(found, patient["side"]).items():
             laid = found.truth["volumes_ml"][name.removesuffix("_ml")]
-            if name != "tmax10_ml":
-                assert ml == pytest.approx(laid, rel=0.10, abs=3), name
+            assert ml == pytest.approx(laid, rel=0.10, abs=3), name
 
 
 def test_lesion_lies_on_the_stated_side_in_its_territory(rendered):
@@ -107,22 +107,14 @@ def test_lesion_lies_on_the_stated_side_in_its_territory(rendered):
         assert np.sign(start[0]) == np.sign(x[mask > 0][0])
 
 
-def test_small_lesions_stay_inside_the_occluded_arterys_territory(people):
-    for site in ("M1", "M2"):
-        patient = pick(people, site=site, tmax6_ml=lambda v: v < 90)
-        found = shown(patient)
-        mask, affine = found.masks["lesion"]
-        head = head_coordinates(mask.shape, affine, found.truth)[mask > 0]
-        x, y, z = np.abs(head[:, 0]), head[:, 1], head[:, 2]
-        centre, axes = {
-            ("M1", 0): ((43, -6, 17), (25, 46, 34)), ("M1", 1): ((43, -6, 17), (25, 46, 34)),
-            ("M2", 0): ((45, 14, 26), (20, 34, 27)), ("M2", 1): ((46, -36, 12), (21, 32, 27)),
-        }[site, patient["m2_inferior"]]  # fmt: skip
-        scaled = np.sqrt(
-            sum(((v - c) / a) ** 2 for v, c, a in zip((x, y, z), centre, axes, strict=True))
-        )
-        assert np.quantile(scaled, 0.98) < 1.6
-        assert x.min() > 5  # not the territory of the anterior cerebral artery
+def test_lesions_stay_inside_the_occluded_arterys_territory(people):
+    """As long as they fit into it: the middle cerebral artery's, with an ICA also the anterior one's."""
+    for site, own in (("M1", (2,)), ("M2", (2,)), ("ICA", (1, 2))):
+        for patient in [p for p in people if p["site"] == site and p["tmax6_ml"] < 150][:4]:
+            found = shown(patient, has_ncct=0, has_cta=0)
+            delayed, fed = (found.masks[name][0] for name in ("lesion", "territory"))
+            artery = (fed[delayed > 0] - 1) % 3 + 1
+            assert np.isin(artery, own).mean() > 0.97, site
 
 
 def test_territories_have_the_published_size_and_side(rendered):
@@ -201,8 +193,8 @@ def test_occluded_lumen_holds_no_contrast(rendered):
             assert np.median(cta[clot]) < 0.6 * np.median(filled)
 
 
-def test_embolus_has_a_convex_face_and_a_truncal_occlusion_tapers(people):
-    """At the occlusion's start the embolus is convex towards the flow; the other lumen narrows before."""
+def test_contrast_ends_a_little_before_an_embolus(people):
+    """The clot is drawn over the lumen as a ball, convex towards the flow: half a calibre reaches back."""
     patient = pick(people, site="M1", truncal=0, clot_length_mm=lambda v: v > 10)
     found = shown(patient)
     line = reading.along(found, f"M1_{'R' if patient['side'] == 1 else 'L'}")
@@ -246,18 +238,32 @@ def test_images_do_not_show_what_lies_behind_the_occlusion(people):
 
 MODALITIES = {"ncct": ("ncct",), "cta": ("cta",), "ctp": ("cbf", "cbv", "mtt", "tmax")}
 CHANGED = {
-    "age": 45.0, "male": 0, "site": "ICA", "side": 0, "m2_inferior": 1, "clot_hu": 70.0,
-    "clot_length_mm": 22.0, "perviousness_hu": 25.0, "truncal": 0, "other_stenosis": 1,
+    "age": 45.0, "male": 0, "site": "ICA", "side": 0, "m2_inferior": 1, "clot_hu": 90.0,
+    "clot_length_mm": 22.0, "perviousness_hu": 60.0, "truncal": 0, "other_stenosis": 1,
     "siphon_calcium": 2.5, "tandem": 1, "collateral": -2.0, "tortuosity_z": 2.0, "core_ml": 5.0,
     "tmax4_ml": 200.0, "tmax6_ml": 120.0, "tmax10_ml": 30.0, "cbv_index": 0.4, "tangle_grain_mm": 5.0,
     "lesion_grain_mm": 5.0, "lkw_to_groin_min": 900.0,
 }  # fmt: skip
+#: Latents whose effect on the segmented vessels is looked at too.
+SEGMENTED = ("clot_hu", "perviousness_hu", "siphon_calcium", "collateral", "truncal")
 BASE = {
     "age": 80.0, "male": 1, "site": "M1", "side": 1, "m2_inferior": 0, "truncal": 1,
     "other_stenosis": 0, "tandem": 0, "core_ml": 50.0, "tmax4_ml": 260.0, "tmax6_ml": 160.0,
     "tmax10_ml": 70.0, "clot_length_mm": 9.0, "siphon_calcium": 0.5, "scanner": "A",
     "tangle_ml": 30.0,
 }  # fmt: skip
+
+
+class Recorded(dict):
+    """A patient that remembers which latents were looked at."""
+
+    def __init__(self, patient):
+        super().__init__(patient)
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
 
 
 @pytest.fixture(scope="module")
@@ -275,18 +281,37 @@ def moved(people):
             for modality, scans in MODALITIES.items()
             if any(not np.array_equal(first.scans[s][0], second.scans[s][0]) for s in scans)
         }
+        if "cta" in found[latent] and latent in SEGMENTED:
+            segmented = [vessels.segment(*r.scans["cta"]) for r in (first, second)]
+            if not np.array_equal(*segmented):
+                found[latent].add("vessels")
     return found
 
 
 @pytest.mark.parametrize("latent", CHANGED)
 def test_a_latent_is_visible_exactly_where_the_ceiling_says(moved, latent):
     """The ceiling's register of visible latents and the renderer agree, latent by latent."""
-    assert moved[latent] == {m for m in MODALITIES if latent in VISIBLE[m]}
+    visible = {m for m in MODALITIES if latent in VISIBLE[m]}
+    if latent in SEGMENTED:
+        visible |= {"vessels"} & {m for m in VISIBLE if latent in VISIBLE[m]}
+    assert moved[latent] == visible
 
 
 def test_register_of_visible_latents_is_complete(people):
-    register = {latent for m in MODALITIES for latent in VISIBLE[m]}
-    assert register == set(CHANGED)
+    """Whatever the renderer looks at is in the register, or cannot tell anything of the outcome."""
+    patient = Recorded(people[0] | BASE)
+    rendering.render(patient, np.random.SeedSequence([4, 1, 9]))
+    told = {latent for modality in VISIBLE.values() for latent in modality}
+    silent = {
+        "scanner",
+        "has_ncct",
+        "has_cta",
+        "has_ctp",
+        "infarct_scale",
+        "lesion_freedom",
+        "tangle_ml",
+    }
+    assert patient.read - silent == told == set(CHANGED)
 
 
 def test_tangles_of_collaterals_have_their_volume_on_the_affected_side(people):

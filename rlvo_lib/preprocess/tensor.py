@@ -22,6 +22,7 @@ SHOW_HEAD = ("ncct", "cta", "cbf", "tmax", "cbv", "mtt")
 ACROSS_MIDLINE_MM = 12.0  # the crop reaches so far into the other hemisphere
 GRID_CENTRE_Y_MM = 5.0  # its centre lies so far before the middle of the head
 BASE_BELOW_VERTEX = 0.64  # its floor, just below the circle of Willis, in head lengths
+SAME_DICE = 0.97  # a given mask that agrees so far with the truth is the truth
 LEAST_COVERAGE = 0.10  # a scan that covers less of the grid is an absent channel
 
 
@@ -171,21 +172,30 @@ def _check_binary(path: str, mask: np.ndarray) -> None:
 
 
 def _refuse_truth(task: Task, path: str, mask: np.ndarray) -> None:
-    """A given mask must not be one of the simulator's (levels 1 and 2, together or alone).
+    """A given mask must not be the simulator's, nor nearly: any of its levels, alone or together.
 
-    Only a simulated dataset has such a truth; it is read here so that no model reads it.
+    Only a simulated dataset has such a truth; it is read here so that no model reads it. This stops
+    accidents; whoever wants to can always hand a model what it should not have.
     """
-    patient = task.participant_id
+    patient, given = task.participant_id, mask > 0
     for truth in sorted(Path(task.root, DERIVATIVES, "truth", patient).glob("*.nii.gz")):
         known, _ = images.load_nifti(truth)
-        if known.shape == mask.shape and any(
-            np.array_equal(mask > 0, part) for part in (known > 0, known == 1, known == 2)
-        ):
-            what = truth.name.removeprefix(f"{patient}_").removesuffix(".nii.gz")
-            raise InputError(
-                f"{path}: the true {what} of a simulated patient may not be a model's input; allowed: "
-                "a mask made from the scans"
-            )
+        if known.shape != mask.shape:
+            continue
+        levels = [level for level in np.unique(known) if level > 0]
+        sets = (
+            [{level} for level in levels]
+            + [set(levels) - {level} for level in levels]
+            + [set(levels)]
+        )
+        for chosen in sets:
+            part = np.isin(known, list(chosen))
+            if 2 * (part & given).sum() >= SAME_DICE * max(1, part.sum() + given.sum()):
+                what = truth.name.removeprefix(f"{patient}_").removesuffix(".nii.gz")
+                raise InputError(
+                    f"{path}: the true {what} of a simulated patient may not be a model's input; "
+                    "allowed: a mask made from the scans"
+                )
 
 
 def _vessel_mask(

@@ -14,7 +14,10 @@ FILE = "ceiling.json"
 #: Why a run has no ceiling, by the kind of its data.
 NO_CEILING = {
     "real": "Real patients: nobody knows how well they could be predicted, so there is no ceiling.",
-    "simulated": f"No ceiling: this simulated dataset was written without {dataset.CEILING}.",
+    "simulated": (
+        f"No ceiling: this simulated dataset was written without {dataset.CEILING}, or joins several "
+        "simulated centres, to which none belongs."
+    ),
 }
 
 
@@ -26,20 +29,23 @@ def keep_ceiling(run: str | Path, data: dataset.Dataset) -> dict | None:
     Raises
     ------
     InputError
-        As `read_ceiling`; and if it belongs to another scenario than the dataset's.
+        As `read_ceiling`; and if it belongs to another scenario or prevalence than the dataset's.
     """
     run, source = Path(run), data.root / dataset.CEILING
     for stale in (run / FILE, *run.glob("tables/ceiling.*"), *run.glob("figures/ceiling.*")):
         stale.unlink(missing_ok=True)
     if not data.simulated or not source.exists():
         return None
+    if "centre" in data.raw and data.raw["centre"].nunique() > 1:
+        return None
     ceiling = read_ceiling(source)
-    scenario = dataset.read_description(data.root).get("scenario")
-    if ceiling["scenario"] != scenario:
-        raise InputError(
-            f"{source}: 'scenario' is '{ceiling['scenario']}'; allowed: {scenario!r}, as in "
-            "dataset_description.json"
-        )
+    description = dataset.read_description(data.root)
+    for field in ("scenario", "prevalence"):
+        held, wanted = ceiling.get(field), description.get(field)
+        if held != wanted:
+            raise InputError(
+                f"{source}: '{field}' is {held!r}; allowed: {wanted!r}, as in dataset_description.json"
+            )
     storage.write_text(run / FILE, source.read_text(encoding="utf-8"))
     return ceiling
 
@@ -57,6 +63,6 @@ def read_ceiling(path: str | Path) -> dict:
         content = storage.read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     return results.check_ceiling(content, str(path))

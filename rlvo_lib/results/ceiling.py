@@ -1,8 +1,9 @@
-"""Each arm against its ceiling: the best AUC that simulated patients allow, given what the arm sees.
+"""Each arm against its ceiling: what simulated patients allow, given the latents that the arm shows.
 
-The simulator knows what drives its patients' outcome, so the AUC of the best predictor is known: from
-unlimited patients (``infinite``), and from one cohort of the study's size (``fitted``: mean over many
-such cohorts, judged on very many other patients). It describes the simulator, never patients.
+The simulator knows what drives its patients' outcome, so the AUC of a predictor that knows the true
+latents can be computed: the best of those tried, from very many patients (``infinite``), and from one
+cohort of the study's size (``fitted``: mean over many such cohorts, judged on very many other patients).
+It describes the simulator, never patients. A share of it may exceed 1.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.config import InputError, Study
+from rlvo_lib.config import MAIN, InputError, Study
 from rlvo_lib.results.predictions import check_predictions, reported_partition
 
-#: Scan -> the modality whose ceiling it shares.
-MODALITIES = {"ncct": "ncct", "cta": "cta", "vessels": "vessels"} | dict.fromkeys(
-    ("cbf", "cbv", "mtt", "tmax"), "ctp"
-)
+#: Modality with a ceiling of its own -> the scans that it is.
+MODALITIES = {
+    "ncct": {"ncct"}, "cta": {"cta"}, "vessels": {"vessels"}, "ctp": {"cbf", "cbv", "mtt", "tmax"},
+}  # fmt: skip
 ALL_IMAGING = {"ncct", "cta", "ctp"}
-CEILINGS = (*dict.fromkeys(MODALITIES.values()), "clinical", "imaging", "all", "all_additive")
+CEILINGS = (*MODALITIES, "clinical", "imaging", "all", "all_additive")
 LEAST_PATIENTS = 2000  # in the part that is reported on: below, a share says next to nothing
-SIZE_TOLERANCE = 0.2  # how far the training part may differ from the ceiling's cohorts
+SIZE_TOLERANCE = 0.2  # how far training patients and events may differ from the ceiling's cohorts
+MOST = 10**9  # of any count in the file
 LEAST_SPAN = 0.02  # of the fitted ceiling above 0.5: of less, no share is taken
 NUMBERS = ("infinite", "fitted", "fitted_sd", "fitted_low", "fitted_high")
 COLUMNS = (
@@ -51,8 +53,8 @@ def check_ceiling(content: Any, where: str = "ceiling.json") -> dict[str, Any]:
         ("replicates", 2),
         ("evaluated_on", 2),
     ):
-        whole = f"a whole number of at least {least}"
-        _field(content, name, where, lambda v, least=least: _whole(v) and v >= least, whole)
+        whole = f"a whole number, {least} to {MOST:,}"
+        _field(content, name, where, lambda v, least=least: _whole(v) and least <= v <= MOST, whole)
     fewer = f"fewer than 'n_fitted' ({content['n_fitted']})"
     _field(content, "events_fitted", where, lambda v: v < content["n_fitted"], fewer)
     _is_object(content.get("arms"), where, "'arms'")
@@ -65,8 +67,11 @@ def check_ceiling(content: Any, where: str = "ceiling.json") -> dict[str, Any]:
 def _check_arm(arm: dict[str, Any], where: str, prefix: str) -> None:
     for name in NUMBERS:
         _field(arm, name, where, lambda v: _number(v) and 0 <= v <= 1, "a number, 0 to 1", prefix)
-    least = f"at least 'fitted_low' ({arm['fitted_low']:g})"
-    _field(arm, "fitted_high", where, lambda v: v >= arm["fitted_low"], least, prefix)
+    low, high = arm["fitted_low"], arm["fitted_high"]
+    least = f"at least 'fitted_low' ({low:g})"
+    _field(arm, "fitted_high", where, lambda v: v >= low, least, prefix)
+    within = f"between 'fitted_low' and 'fitted_high' ({low:g} to {high:g})"
+    _field(arm, "fitted", where, lambda v: low - 1e-3 <= v <= high + 1e-3, within, prefix)
     _field(arm, "latents", where, _names, "a list of names", prefix)
 
 
@@ -110,7 +115,8 @@ def ceiling_of(arm: str, study: Study) -> tuple[str, str]:
     if arm not in study.arms:
         return "", "not an arm of the study file"
     scans, tables = _inputs(arm, study)
-    seen = {MODALITIES.get(scan, scan) for scan in scans}
+    whole = {name for name, own in MODALITIES.items() if own <= scans}
+    seen = whole | scans.difference(*(MODALITIES[name] for name in whole))
     seen -= {"vessels"} if "cta" in seen else set()
     if not tables and len(seen) == 1 and seen <= set(CEILINGS):
         return seen.pop(), ""
@@ -141,7 +147,7 @@ def share_of(
 
     Parameters
     ----------
-    fitted_se : Monte Carlo standard error of ``fitted``: SD over replicate cohorts / sqrt(their number).
+    fitted_se : standard error of ``fitted``, see `fitted_se`.
 
     Examples
     --------
@@ -155,6 +161,19 @@ def share_of(
     return share, float(share - below), float(share + above)
 
 
+def fitted_se(ceiling: dict[str, Any], name: str) -> float:
+    """Standard error of a fitted ceiling as an estimate: of its replicate cohorts, and of the patients it
+    was judged on (Hanley and McNeil), added as squares.
+    """
+    arm = ceiling["arms"][name]
+    judged = ceiling["evaluated_on"]
+    events = max(1, round(judged * ceiling["events_fitted"] / ceiling["n_fitted"]))
+    cohorts = arm["fitted_sd"] / np.sqrt(ceiling["replicates"])
+    return float(
+        np.hypot(cohorts, metrics.hanley_mcneil_se(arm["fitted"], events=events, n=judged))
+    )
+
+
 def ceiling_table(
     ceiling: dict[str, Any],
     predictions: pd.DataFrame,
@@ -165,10 +184,11 @@ def ceiling_table(
 ) -> pd.DataFrame:
     """Every arm's AUC beside its ceilings, and the share of the achievable where that can be stated.
 
-    The share needs at least 2,000 patients in the part that is reported on, models trained on about as
-    many patients as the fitted ceiling (20 % more or less), and a fitted ceiling of at least 0.52. It
-    holds for the models as they were trained on this one cohort; ``fitted_sd`` says how much another
-    cohort would have given the best predictor.
+    The share needs at least 2,000 patients in the part that is reported on, a training part with about
+    as many patients and events as the fitted ceiling's cohorts (20 % more or less; of it, each network's
+    fold leaves a quarter out, and 15 % more to stop), the main definition of the outcome, and a fitted
+    ceiling of at least 0.52. It holds for the models as they were trained on this one cohort;
+    ``fitted_sd`` says how much another cohort would have given the knowing predictor.
 
     Parameters
     ----------
@@ -192,13 +212,16 @@ def ceiling_table(
         )
     predictions = check_predictions(predictions)
     held_out = predictions[predictions["partition"] == "out-of-fold"]
-    trained = held_out.groupby("arm")["participant_id"].nunique()
+    trained = held_out.drop_duplicates(["arm", "participant_id"]).groupby("arm")["y_true"]
+    trained = trained.agg(["size", "sum"])
     test = reported_partition(predictions) == "test"
     patients = "test patients" if test else "patients out of fold"
     rows = []
     for found in performance[performance["metric"] == "auc"].to_dict("records"):
         row = _row(found, ceiling, study)
-        row |= _share(row, ceiling, int(trained.get(row["arm"], 0)), patients)
+        known = row["arm"] in trained.index
+        size, events = trained.loc[row["arm"]].astype(int) if known else (0, 0)
+        row |= _share(row, ceiling, (int(size), int(events)), patients)
         rows.append(row | {"data": data})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -207,6 +230,8 @@ def _row(found: dict[str, Any], ceiling: dict[str, Any], study: Study) -> dict[s
     """An arm beside its ceilings, without the share."""
     arm = found["arm"]
     name, reason = ceiling_of(arm, study)
+    if study.definition != MAIN:
+        name, reason = "", f"the ceiling is that of the main outcome, not of '{study.definition}'"
     numbers = ceiling["arms"][name] if name else dict.fromkeys(NUMBERS, np.nan)
     row = {"arm": arm, "label": study.arms[arm].label if arm in study.arms else arm}
     row |= {"ceiling": name, "reason": reason} | {column: numbers[column] for column in NUMBERS}
@@ -215,23 +240,30 @@ def _row(found: dict[str, Any], ceiling: dict[str, Any], study: Study) -> dict[s
 
 
 def _share(
-    row: dict[str, Any], ceiling: dict[str, Any], n_trained: int, patients: str
+    row: dict[str, Any], ceiling: dict[str, Any], trained: tuple[int, int], patients: str
 ) -> dict[str, Any]:
     """The share with its limits, or empty cells and every reason why."""
-    n_fitted, reasons = ceiling["n_fitted"], [row["reason"]] if row["reason"] else []
+    reasons = [row["reason"]] if row["reason"] else []
     if row["n"] < LEAST_PATIENTS:
         reasons.append(
             f"{row['n']} {patients}; {LEAST_PATIENTS:,} or more are needed (at 118 the share's standard "
-            "error is about 0.4)"
+            "error is about 0.4 and more)"
         )
-    if abs(n_trained - n_fitted) > SIZE_TOLERANCE * n_fitted:
-        reasons.append(f"the ceiling was fitted on {n_fitted} patients, the models on {n_trained}")
+    for what, name, found in zip(
+        ("patients", "events"), ("n_fitted", "events_fitted"), trained, strict=True
+    ):
+        if abs(found - ceiling[name]) > SIZE_TOLERANCE * ceiling[name]:
+            reasons.append(
+                f"the ceiling was fitted on {ceiling[name]} {what}, the models on {found}"
+            )
+    if np.isnan([row["auc"], row["auc_low"], row["auc_high"]]).any():
+        reasons.append("the AUC or its interval is undefined")
     if row["fitted"] - 0.5 < LEAST_SPAN:
         reasons.append(f"the fitted ceiling is {row['fitted']:.3f}: a share of nothing")
     empty = dict.fromkeys(("share", "share_low", "share_high"), np.nan)
     if reasons:
         return empty | {"reason": "; ".join(reasons)}
-    se = row["fitted_sd"] / np.sqrt(ceiling["replicates"])
+    se = fitted_se(ceiling, row["ceiling"])
     found = share_of(
         row["auc"], row["auc_low"], row["auc_high"], fitted=row["fitted"], fitted_se=se
     )

@@ -438,6 +438,6 @@ def _territories(x, y, z) -> dict[str, np.ndarray]:
         "m2_inferior": near((46, -36, 12), (21, 32, 27)),
         "ica": np.maximum(mca, aca),
         "aca": aca,
-        "pca": near((16, -66, 6), (24, 34, 24)),
+        "pca": near((16, -66, 6), (24, 34, 24)) - 0.15,
         "core": near((33, 2, 8), (13, 26, 19)),
     }

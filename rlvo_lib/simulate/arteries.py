@@ -2,8 +2,9 @@
 
 A `Tube` is a sampled centre line. `build` makes the circle of Willis with its carotids and the
 middle cerebral branches, in the frequent variants; `wall` and `occlusion` then narrow and close.
-Calibres and lengths are published means (evidence tables, section 4c); at a fork the cubes of the
-radii add up (Murray 1926).
+Calibres and the length of M1 are published means (evidence tables, section 4c); at a fork the cubes of the
+radii add up (Murray 1926). M2 runs on as M3, A2 as A3, and the basilar artery begins with a vertebral
+one: they are longer than the segments they are named for. Contrast falls by a tenth from one generation to the next.
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ class Tube:
     points: np.ndarray
     radius: np.ndarray
     fill: np.ndarray
-    venous: bool = False
     clot: np.ndarray = field(init=False)
     calibre: np.ndarray = field(init=False)
 
@@ -194,12 +194,12 @@ class _Side:
     def _middle(self, radius: float) -> None:
         """M1, two or three M2 trunks, their branches and an anterior temporal artery."""
         rng, excess = self.rng, self.excess
-        reach = np.clip(rng.normal(1.0, 0.18), 0.7, 1.4)  # M1 of about 24 (17-34) mm
-        shift = (BIFURCATION - TERMINUS) * (reach - 1) * np.array([0.35, 0.6, 0.6])
-        fork = BIFURCATION + shift + rng.normal(0, 0.8, 3)
+        reach = np.clip(rng.normal(0.80, 0.20), 0.4, 1.2)  # M1 of about 22 (12-34) mm
+        fork = TERMINUS + reach * (BIFURCATION - TERMINUS) + rng.normal(0, 0.8, 3)
         middle = TERMINUS + 0.5 * (fork - TERMINUS)
         middle = middle + [0, 2.0 + rng.normal(0, 1), 1.5 + rng.normal(0, 1)]
-        self.add("M1", [TERMINUS, middle, fork], (radius, 0.94 * radius), 0.55 * excess, 21.0)
+        m1 = (radius, 0.94 * radius)
+        self.add("M1", [TERMINUS, middle, fork], m1, 0.55 * excess, 21.0, 0.90)
         dominance = np.clip(rng.normal(0.5, 0.07), 0.35, 0.65)
         shares = [dominance, 1 - dominance]
         three = rng.random() < 0.12
@@ -209,10 +209,10 @@ class _Side:
         radii = murray(0.94 * radius, shares)
         for (name, points), start in zip(trunks, radii, strict=True):
             course = np.vstack([fork, self.wobble(points, 1.2)])
-            self.add(name, course, (start, 0.54 * start), 0.4 * excess, 17.0, 0.9)
+            self.add(name, course, (start, 0.54 * start), 0.4 * excess, 17.0, 0.82)
         for name, (parent, share, points) in MCA_BRANCHES.items():
             course = np.vstack([self.at(parent, share), self.wobble(points, 1.6)])
-            self.add(name, course, (0.85, 0.5), 0.3 * excess, 15.0, 0.8)
+            self.add(name, course, (0.85, 0.5), 0.3 * excess, 15.0, 0.74)
         course = np.vstack([self.at("M1", 0.55), ANTERIOR_TEMPORAL])
         self.add("anterior_temporal", course, (0.7, 0.5), 0.1, 15.0, 0.8)
         if rng.random() < 0.08:
@@ -246,8 +246,6 @@ def veins(rng: np.random.Generator) -> list[Tube]:
         tubes.append(make_tube(f"transverse_{side}", points, (radius, radius + 0.5)))
         inner = [(2.5 * sign, 5, 11), (2.5 * sign, -15, 15), (0, -32, 9)]
         tubes.append(make_tube(f"internal_cerebral_{side}", inner, (0.8, 1.1)))
-    for tube in tubes:
-        tube.venous = True
     return tubes
 
 

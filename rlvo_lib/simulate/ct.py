@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from rlvo_lib.simulate import scanner as scanners
 from rlvo_lib.simulate.anatomy import Grid, Head, box_of, ramp, resample
-from rlvo_lib.simulate.arteries import Tube, veins
+from rlvo_lib.simulate.arteries import Tube
 from rlvo_lib.simulate.scanner import GridPlan, Scanner
 
 BLOOD_HU = 41.0
@@ -38,6 +38,7 @@ class Patient:
     head: Head
     tree: dict[str, Tube]
     plaques: np.ndarray  # (n, 5): x, y, z head mm, radius mm, HU
+    veins: list[Tube]
     tangles: np.ndarray | None = None  # share 0..1 on the head's grid
 
 
@@ -56,7 +57,7 @@ def ncct(
     """
     thin, parts = scanners.ncct_grid(plan, scanner, rng)
     hours = (patient.latents["lkw_to_groin_min"] - 65) / 60
-    uptake = np.clip(0.030 + 0.011 * hours, 0.03, 0.15) * rng.uniform(0.8, 1.2)
+    uptake = np.clip(0.030 + 0.0085 * hours, 0.03, 0.15) * rng.uniform(0.8, 1.2)
     uptake = np.float32(min(uptake * patient.latents["infarct_scale"], 0.5))
     blood = BLOOD_HU + rng.normal(0, 1.2)
     streak = scanner.streak_hu * rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)
@@ -67,7 +68,7 @@ def ncct(
         _add_streaks(hu, patient.head, slab, level["depth"], *streak)
 
     hu = _tissue(patient.head.with_loss(uptake * infarct, infarct_affine), thin, shade)
-    _paint_sinuses(hu, patient.head, thin, blood + SINUS_ABOVE_BLOOD_HU)
+    _paint_sinuses(hu, patient, thin, blood + SINUS_ABOVE_BLOOD_HU)
     tubes = gather(patient.tree, patient.head, thin)
     _overlay(
         hu, *paint(tubes["points"], tubes["calibre"], np.full(len(tubes["clot"]), blood), thin)
@@ -93,7 +94,7 @@ def cta(
     venous = float(np.clip(rng.normal(scanner.venous_hu, 45), 20, 230))
     hu = _tissue(patient.head, grid)
     hu += np.float32(4)  # capillary contrast
-    _paint_sinuses(hu, patient.head, grid, 45 + venous)
+    _paint_sinuses(hu, patient, grid, 45 + venous)
     tubes = gather(patient.tree, patient.head, grid)
     clot = tubes["clot"] > 0
     lumen = BLOOD_HU + arterial * tubes["fill"]
@@ -206,7 +207,8 @@ def paint(
     drawn wider and fainter.
     """
     spacing = np.array(grid.spacing)
-    h, pad = float(np.cbrt(np.prod(spacing))), 5
+    h = float(np.cbrt(np.prod(spacing)))
+    pad = int(np.ceil((float(np.max(radius, initial=h)) + h) / spacing.min())) + 2
     shape = np.array(grid.shape) + 2 * pad
     share = np.zeros(int(shape.prod()), dtype=np.float32)
     product = np.zeros_like(share)
@@ -248,9 +250,8 @@ def _overlay(hu: np.ndarray, share: np.ndarray, product: np.ndarray) -> None:
     hu += product
 
 
-def _paint_sinuses(hu: np.ndarray, head: Head, grid: Grid, value: float) -> None:
-    tubes = veins(np.random.default_rng(0))
-    found = gather({tube.name: tube for tube in tubes}, head, grid)
+def _paint_sinuses(hu: np.ndarray, patient: Patient, grid: Grid, value: float) -> None:
+    found = gather({tube.name: tube for tube in patient.veins}, patient.head, grid)
     _overlay(
         hu, *paint(found["points"], found["radius"], np.full(len(found["radius"]), value), grid)
     )

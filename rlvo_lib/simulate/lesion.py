@@ -14,6 +14,12 @@ from rlvo_lib.simulate.anatomy import Grid, Head, head_x, smooth_noise
 
 TERRITORY = {"ICA": "ica", "M1": "mca"}
 TERRITORIES = ("aca", "mca", "pca")
+ACA, MCA = 1, 2
+OWN = {"ICA": (ACA, MCA)}  # territories of an occluded artery; MCA alone for the others
+ELSEWHERE = 1.5  # so much lower ranks what another artery feeds: it is reached last
+# Tmax at the middle of the lesion, on both sides of its contours of 10, 6 and 4 s, and beyond, s. It steps
+# there, so that the noise of the maps moves few voxels across.
+DELAYS_S = (17.0, 11.3, 8.7, 6.5, 5.5, 4.3, 3.7, 0.0)
 FAR = 1e6  # reach outside the region, mL
 
 
@@ -62,9 +68,15 @@ def lay(patient: dict, head: Head, grid: Grid, seen: dict, rng: np.random.Genera
     core_ml = min(patient["core_ml"], 0.95 * t6)
     grain, freedom = float(patient["lesion_grain_mm"]), np.float32(patient["lesion_freedom"])
     rough = smooth_noise(grid, grain, rng) + 0.5 * smooth_noise(grid, grain / 2.25, rng)
-    reach = rank_volume(seen[region] + freedom * rough, ipsi, ml)
-    knots = np.maximum.accumulate(np.array([0, t10, t6, t4, 1.30 * t4 + 12])) + 1e-3 * np.arange(5)
-    tmax = np.interp(reach, knots, [17.0, 10.0, 6.0, 4.0, 0.0]).astype(np.float32)
+    own = OWN.get(patient["site"], (MCA,))
+    elsewhere = ~np.isin((territories(head, grid, seen) - 1) % 3 + 1, own)
+    score = seen[region] + freedom * rough - np.float32(ELSEWHERE) * elsewhere
+    reach = rank_volume(score, ipsi, ml)
+    knots = np.repeat([t10, t6, t4], 2) + 1e-3 * np.arange(6)
+    knots = np.maximum.accumulate(
+        np.concatenate([[0], knots, [1.30 * t4 + 12]])
+    ) + 1e-3 * np.arange(8)
+    tmax = np.interp(reach, knots, DELAYS_S).astype(np.float32)
     inner = seen[region]
     if region in ("mca", "ica"):
         inner = 0.55 * seen["core"] + 0.45 * inner

@@ -235,7 +235,17 @@ def _quartiles(name: str, column: str, values: tuple, published: str) -> list[Ma
 
 def _shares(section: str, rows: dict[str, tuple], tolerance: float = 1.3) -> list[Marginal]:
     """Percentages: name to (measure, calibrated, published)."""
-    return [Marginal(f"{k}, %", section, w, c, tolerance, p) for k, (w, c, p) in rows.items()]
+    return [
+        Marginal(f"{k}, %", section, w, c, _points(c, tolerance), p)
+        for k, (w, c, p) in rows.items()
+    ]
+
+
+def _points(percent: float, most: float) -> float:
+    """Tolerance of a percentage: 15 % of it, at least 3 SE of 20,000 patients and how it is rounded."""
+    rounded = 0.5 if percent == round(percent) else 0.05
+    error = 3 * np.sqrt(percent * (100 - percent) / 20_000)
+    return float(min(most, max(0.15 * percent, error + rounded)))
 
 
 def _categories(section: str, name: str, column: str, percents: dict, published: str) -> list:

@@ -57,7 +57,7 @@ def occlusion_start(rendered: Rendered) -> np.ndarray:
     else:
         line = line[line["arc"] > 15].reset_index(drop=True)  # within the scan
     hu = ndimage.uniform_filter1d(line["hu"].to_numpy(), 5)
-    plateau = np.median(hu[: int(12 / STEP_MM)])  # calcium may lie beside a part of it
+    plateau = np.quantile(hu[: int(12 / STEP_MM)], 0.25)  # calcium may lie beside much of it
     low = np.flatnonzero(hu - TISSUE_HU < 0.5 * (plateau - TISSUE_HU))
     low = low[low > int(4 / STEP_MM)]
     return line.loc[low[0] if len(low) else len(line) - 1, ["x", "y", "z"]].to_numpy(float)

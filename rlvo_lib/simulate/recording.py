@@ -59,7 +59,7 @@ def reread(
 ) -> np.ndarray:
     """A human read of `truth` with the given reliability (squared correlation with the truth).
 
-    The read is mean + r^2 (truth - mean) + noise, scaled so that mean and SD stay those of `truth`.
+    The read is mean + r (truth - mean) + noise, r^2 the reliability; mean and SD stay those of `truth`.
     """
     share = np.sqrt(reliability)
     return (

@@ -20,8 +20,8 @@ __all__ = ["GRIDS", "GridPlan", "Rendered", "lost_calibres", "render"]
 
 CLOT_SHARE = 0.2  # a thick NCCT slice seldom holds more
 PARTS = (
-    "pose", "tree", "stenoses", "plaques", "tandem", "tangles", "occlusion", "head", "lesion", "ncct",
-    "cta", "ctp",
+    "pose", "tree", "veins", "stenoses", "plaques", "tandem", "tangles", "occlusion", "head", "lesion",
+    "ncct", "cta", "ctp",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def render(
     closed = occlusion.occlude(tree, patient, rng["occlusion"])
     head = build_head(patient, pose, plan.head_mm, rng["head"])
     tangles = lesion.tangles(patient, head, rng["tangles"])
-    person = ct.Patient(patient, head, tree, plaques, tangles)
+    person = ct.Patient(patient, head, tree, plaques, arteries.veins(rng["veins"]), tangles)
     maps_grid = scanners.ctp_grid(plan, scanner)
     wanted = ("depth", "base", "csf", "grey", "tentorium", "core", *lesion.TERRITORIES)
     seen = head.on(maps_grid, tuple(dict.fromkeys([*wanted, lesion.territory(patient)])))
