@@ -81,7 +81,7 @@ def simulate(
     if coarse:
         typer.echo(f"rlvo: warning: {coarse}", err=True)
     if patients is None:
-        patients = 20 if grid == "fine" else 599
+        patients = 20 if grid == "fine" and not table_only else 599
     simulator.write_dataset(
         out,
         patients=patients,

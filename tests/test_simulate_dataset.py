@@ -157,7 +157,7 @@ def test_everything_says_that_it_is_simulated(folder):
     assert "SIMULATED" in storage.read_json(folder / "dataset_description.json")["Name"]
     assert storage.read_json(folder / "participants.json")["Simulated"] is True
     volumes = sorted(folder.rglob("*.nii.gz"))
-    assert len(volumes) == N * (len(SCANS) + 3)
+    assert len(volumes) == N * (len(SCANS) + 4)
     assert {header_of(path)["descrip"].item() for path in volumes} == {b"SIMULATED DATA"}
     sidecars = sorted(folder.glob("sub-*/*/*.json"))
     scans = sorted(folder.glob("sub-*/*/*.nii.gz"))
@@ -186,7 +186,8 @@ def test_scans_are_written_as_rendered(folder):
 
 def test_truth_lies_only_under_derivatives(folder):
     truth = folder / "derivatives" / "truth"
-    for end in ("vessels.nii.gz", "lesion.nii.gz", "clot.nii.gz", "tree.tsv.gz", "truth.json"):
+    masks = [f"{name}.nii.gz" for name in ("vessels", "lesion", "clot", "territory")]
+    for end in (*masks, "tree.tsv.gz", "truth.json"):
         assert len(list(truth.glob(f"sub-*/*_{end}"))) == N
         assert not list(folder.glob(f"sub-*/**/*_{end}"))
     expected = {scan_path(folder, f"sub-{i:04d}", scan) for i in range(1, N + 1) for scan in SCANS}
@@ -499,3 +500,18 @@ def test_cta_has_the_voxels_asked_for(tmp_path):
     dataset._write_patient(tmp_path, SEED, 0, row, "cohort", 3.0)
     _, affine = images.load_nifti(scan_path(tmp_path, row["participant_id"], "cta"))
     np.testing.assert_allclose(images.voxel_sizes(affine), 3.0, atol=1e-3)
+
+
+def test_a_finished_folder_that_lost_something_is_completed(folder, copy, monkeypatch):
+    whole = contents(folder)
+    shutil.rmtree(copy / "sub-0003")
+    (copy / "participants.tsv").unlink()
+    write_dataset(copy, patients=N, seed=SEED, workers=1)
+    assert contents(copy) == whole
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"seed": 3}'])
+def test_a_damaged_record_is_named(copy, content):
+    (copy / "derivatives/truth/generation.json").write_text(content)
+    with pytest.raises(InputError, match="generation.json is damaged; allowed: a new folder"):
+        write_dataset(copy, patients=N, seed=SEED)

@@ -243,18 +243,38 @@ def _finished(out: Path, request: Request) -> bool:
             f"{out} holds something that is not a simulated dataset; allowed: a new folder, or one "
             "this simulation began"
         )
-    found, wanted = storage.read_json(_generation(out)), asdict(request)
+    try:
+        found, wanted = dict(storage.read_json(_generation(out))), asdict(request)
+        code = found["code"]
+    except (ValueError, TypeError, KeyError):
+        raise InputError(
+            f"{_generation(out)} is damaged; allowed: a new folder, or {out} once it is deleted"
+        ) from None
     held = {name: found.get(name, getattr(Request, name)) for name in wanted}
     differing = [name for name in wanted if held[name] != wanted[name]]
     if differing:
         what = ", ".join(f"{n} {_said(held[n])} instead of {_said(wanted[n])}" for n in differing)
         raise InputError(f"{out} holds another simulation ({what}); allowed: a new folder")
-    if found["code"] != _code():
+    if code != _code():
         raise InputError(
             f"{out} was simulated by another version of rlvo-repro; allowed: a new folder, or this "
             "one once it is deleted"
         )
-    return (out / "dataset_description.json").exists()
+    files = (
+        "dataset_description.json",
+        "participants.tsv",
+        "split.csv",
+        "derivatives/ceiling.json",
+    )
+    return all((out / name).exists() for name in files) and not _missing(out, request)
+
+
+def _missing(out: Path, request: Request) -> bool:
+    """Whether a patient of the finished table lacks their scans or truth."""
+    if request.table_only:
+        return False
+    made = {p.parent.name for p in (out / "derivatives" / "truth").glob("sub-*/*_truth.json")}
+    return len(made) < request.patients or any(not (out / name).is_dir() for name in made)
 
 
 def _said(value: Any) -> str:
@@ -275,7 +295,10 @@ def _write_ceiling_and_patients(
     first = [(_write_ceiling, place, request.scenario, request.prevalence)]
     first = [] if place.exists() else first
     names = [] if request.table_only else latents["participant_id"]
-    missing = [i for i, name in enumerate(names) if not _truth(out, name).exists()]
+    missing = [
+        i for i, name in enumerate(names)
+        if not (_truth(out, name).exists() and (out / name).is_dir())
+    ]  # fmt: skip
     if first and (workers == 1 or not missing):
         parallel.run(_perform, first, workers=1, label=f"{label} (ceiling)")
         first = []
@@ -327,7 +350,7 @@ def _write_patient(
         path = scan_path(out, name, places[scan])
         save_nifti(path, array, affine, description=STAMP)
         sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-        storage.write_json(sidecar, drawn.sidecars[scan] | {"Simulated": True})
+        storage.write_json(sidecar, drawn.sidecars[scan])
     folder = _truth(out, name).parent
     for mask, (array, affine) in drawn.masks.items():
         save_nifti(folder / f"{name}_{mask}.nii.gz", array, affine, description=STAMP)

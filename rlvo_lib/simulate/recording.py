@@ -217,7 +217,6 @@ def _times(lat: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np
     puncture = day.astype("datetime64[m]") + minute.astype("timedelta64[m]")
     scan = puncture - ct_to_groin.astype(int).astype("timedelta64[m]")
     lkw = np.clip(np.round(lat["lkw_to_groin_min"] - ct_to_groin), 10, 1440).astype(int)
-    lat["ct_to_groin_min"] = ct_to_groin
     return {
         "admit_year": scan.astype("datetime64[Y]").astype(int) + 1970,
         "lkw_to_ct_min": lkw,
