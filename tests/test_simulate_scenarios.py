@@ -324,3 +324,50 @@ def test_missing_more_values_are_missing_for_what_they_would_be(pool, column, mo
         difference[scenario] = lost[rows].mean() - lost[~rows].mean()
     assert abs(difference["paper"]) < 0.015
     assert difference["missing"] > 0.04
+
+
+# --- the committed results of `make simulation-checks` -------------------------------------------
+
+RESULTS = sorted((config.project_root() / "studies/rlvo/simulation").glob("*/scenarios.csv"))
+
+
+@pytest.fixture(scope="module")
+def committed():
+    folder = RESULTS[-1].parent
+    return {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
+
+
+def test_results_are_committed(committed):
+    assert {
+        "marginals",
+        "ceilings",
+        "readings",
+        "cost",
+        "scenarios",
+        "leaks",
+        "signal_rules",
+    } <= set(committed)
+    marginals = committed["marginals"]
+    assert (marginals["met"] | marginals["reason"].notna()).all()
+
+
+def test_where_nothing_predicts_the_networks_found_nothing(committed):
+    null = committed["scenarios"].query("scenario == 'null'")
+    assert (null["cohorts"] >= 5).all() and "daft" in set(null["arm"])
+    error = null["standard error"].clip(lower=0.015)
+    assert ((null["AUC"] - 0.5).abs() < 4 * error).all()
+
+
+def test_each_modality_of_signal_was_learnt_and_no_plain_rule_tells_it(committed):
+    signal = committed["scenarios"].query("scenario == 'signal'").set_index("arm")
+    assert (signal.loc[["clinical_logistic", "cta", "vessels", "ctp"], "AUC"] > 0.65).all()
+    assert (signal["AUC"] < signal["reachable from 481"] + 0.02).all()
+    rules = committed["signal_rules"]
+    assert (rules[["best single voxel", "mean intensity"]] < 0.65).all(axis=None)
+
+
+def test_nothing_beside_the_contents_told_the_label(committed):
+    leaks = committed["leaks"]
+    assert {"order", "scanner", "NCCT tilt", "bytes of cta", "bytes of tmax"} <= set(leaks["score"])
+    several = leaks[leaks["cohorts"] >= 5]
+    assert ((several["mean AUC"] - 0.5).abs() < 0.05).all()
