@@ -37,7 +37,7 @@ ARMS = {
     "interaction": ("clinical_logistic", "concat", "daft"),
 }
 #: Patients of those cohorts, and the folds that are trained: enough for a mean over five, in bearable time.
-PATIENTS = {"null": 300, "signal": 400, "interaction": 400}
+PATIENTS = dict.fromkeys(ARMS, 300)
 TRAINED_FOLDS = dict.fromkeys(ARMS, (1,))
 #: The same of tables alone.
 TABLE_ARMS = ("clinical_logistic", "clinical_boosting")
