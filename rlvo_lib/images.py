@@ -38,13 +38,14 @@ def save_nifti(
     *,
     scaled_int16: bool = False,
     description: str = "",
+    level: int = 1,
 ) -> Path:
     """Write `array` (X, Y, Z) with its voxel-to-world-mm (RAS+) `affine`; the same input, same bytes.
 
     int16, uint8 and float32 are kept; bool becomes uint8, float64 float32, other integers int16
     (OverflowError if they do not fit). ``scaled_int16=True`` stores floats as int16 with a scale
     factor: half the size, an error of at most half of (max - min) / 65000.
-    The file appears at once (temporary file, then rename), gzip level 1 without name or date when
+    The file appears at once (temporary file, then rename), gzip of a `level` without name or date when
     the path ends in ``.gz``. sform and qform are both set, code 1 (scanner), unless the affine is
     sheared: a qform cannot say that, so it gets code 0 and only the sform counts. `description`: at
     most 79 ASCII characters for the header.
@@ -71,7 +72,7 @@ def save_nifti(
     header["descrip"] = description.encode("ascii")
     content = header.binaryblock + b"\0\0\0\0" + data.tobytes(order="F")
     if path.suffix == ".gz":
-        content = gzip.compress(content, compresslevel=1, mtime=0)
+        content = gzip.compress(content, compresslevel=level, mtime=0)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
     return path

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STUDY = "rlvo"  # whose dataset is simulated
 STAMP = "SIMULATED DATA"  # in the header of every image, and first in the README
 
+STORED = 0  # scans are not compressed, so that the size of a file tells nothing of what it shows
 MAX_WITH_SCANS, MAX_TABLE_ONLY = 99_999, 500_000
 CTA_MM = (0.3, 4.0)  # voxel edges of a CTA that can be asked for
 BATCH = 2000  # patients whose latents are held for the workers at one time
@@ -49,7 +50,7 @@ class Disk:
     rest_mb: float
 
 
-DISK = {"cohort": Disk(1.5, 0.96, 0.42), "fine": Disk(0.6, 16.0, 11.0)}
+DISK = {"cohort": Disk(1.5, 1.57, 1.31), "fine": Disk(0.6, 24.0, 30.0)}
 TABLE_MB = 0.0008  # one patient's rows of all tables
 
 README = """{stamp}. No patient stands behind any row or scan of this folder.
@@ -348,7 +349,7 @@ def _write_patient(
     places = load_study(STUDY).scans
     for scan, (array, affine) in drawn.scans.items():
         path = scan_path(out, name, places[scan])
-        save_nifti(path, array, affine, description=STAMP)
+        save_nifti(path, array, affine, description=STAMP, level=STORED)
         sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
         storage.write_json(sidecar, drawn.sidecars[scan])
     folder = _truth(out, name).parent
