@@ -44,7 +44,7 @@ ONE_COHORT, TRAINING_SEEDS, TRAINED_FOLD = ("signal", "interaction"), (0, 1, 2, 
 TABLE_ARMS = ("clinical_logistic", "clinical_boosting")
 CEILING = {"clinical_logistic": "clinical", "clinical_boosting": "clinical", "concat": "all",
            "film": "all", "daft": "all"}  # fmt: skip
-FINE_PATIENTS = 20
+FINE_PATIENTS = 10
 CLOT_MM = 8.0  # a shorter clot fills too few voxels of a 3 mm slice to be measured
 NEIGHBOUR_MM = 6.0  # a stenosis is read where no other vessel or calcium is nearer
 
@@ -69,7 +69,7 @@ def ceiling_tables(out: Path) -> None:
 
 
 def reading_tables(out: Path, cache: Path) -> None:
-    """Latents read back from whole scans of 20 patients, on the fine grid and on the cohort's."""
+    """Latents read back from whole scans of ten patients, on the fine grid and on the cohort's."""
     rows = []
     for grid in ("fine", "cohort"):
         tasks = [(cache, grid, index) for index in range(FINE_PATIENTS)]
@@ -301,7 +301,7 @@ def _plain_rules(cache: Path) -> pd.DataFrame:
 
 def cost_table(out: Path) -> None:
     """Seconds of one process and voxels a patient, as the grid of the CTA grows."""
-    latents = patients.select(599, 2025)[0].head(4).to_dict("records")
+    latents = patients.select(599, 2025)[0].head(2).to_dict("records")
     plan = rendering.GRIDS["cohort"]
     plans = {f"cohort, CTA {mm:g} mm": plan.with_cta_mm(mm) for mm in (3.0, 2.0, 1.5, 1.0, 0.7)}
     plans["fine"] = rendering.GRIDS["fine"]
