@@ -8,6 +8,7 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -313,6 +314,16 @@ def test_patients_in_several_batches_are_the_same(folder, interrupted, monkeypat
     assert contents(interrupted) == contents(folder)
 
 
+def test_the_size_of_a_scan_depends_on_its_grid_alone(folder):
+    """Scans are stored without compression: nothing of what they show is in their size."""
+    sizes = {}
+    for path in folder.glob("sub-*/*/*.nii.gz"):
+        scan = path.name.split("_")[1]
+        key = scan, nib.load(path).shape
+        sizes.setdefault(key, set()).add(path.stat().st_size)
+    assert len(sizes) >= 6 and all(len(found) == 1 for found in sizes.values())
+
+
 def test_finished_folder_is_returned_at_once(copy, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nothing should be drawn again")
@@ -416,7 +427,9 @@ def test_grids_are_the_renderers():
     assert {name: disk.cta_mm for name, disk in dataset.DISK.items()} == {
         name: plan.cta_mm for name, plan in rendering.GRIDS.items()
     }
-    assert dataset._patient_mb("cohort", 0.75) > 5 * dataset._patient_mb("cohort", None)
+    disk = dataset.DISK["cohort"]
+    halved = dataset._patient_mb("cohort", 0.75)  # half the edge, eight times the voxels
+    assert halved == pytest.approx(disk.rest_mb + 8 * disk.cta_mb)
 
 
 def test_too_little_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
