@@ -8,6 +8,7 @@ again, so an interrupted run continues. About two hours on two cores, nearly all
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -36,16 +37,20 @@ ARMS = {
     "signal": ("clinical_logistic", "ncct", "cta", "vessels", "ctp"),
     "interaction": ("clinical_logistic", "concat", "daft"),
 }
-#: Patients of those cohorts. To spare time, of `signal` and `interaction` one cohort is trained on with five
-#: seeds, of `null` five cohorts with one; always one fold of four.
-PATIENTS = {"null": 300}
-ONE_COHORT, TRAINING_SEEDS, TRAINED_FOLD = ("signal", "interaction"), (0, 1, 2, 3, 4), 1
+#: To spare time the networks of a scenario see one cohort, and one fold of four: of `signal` and `interaction`
+#: trained with five seeds; of `null` with one, and the outcomes dealt out anew five times.
+PATIENTS, TRAINED_FOLD = {"null": 400}, 1
+TRAINING_SEEDS, DEALS = (0, 1, 2, 3, 4), {"null": 5}
 #: The same of tables alone.
 TABLE_ARMS = ("clinical_logistic", "clinical_boosting")
 CEILING = {"clinical_logistic": "clinical", "clinical_boosting": "clinical", "concat": "all",
            "film": "all", "daft": "all"}  # fmt: skip
 FINE_PATIENTS = 10
 CLOT_MM = 8.0  # a shorter clot fills too few voxels of a 3 mm slice to be measured
+NULL_IS_A_NAME = {
+    "keep_default_na": False,
+    "na_values": [""],
+}  # of a scenario, when a table is read
 NEIGHBOUR_MM = 6.0  # a stenosis is read where no other vessel or calcium is nearer
 
 
@@ -143,10 +148,8 @@ def scenario_tables(out: Path, cache: Path) -> None:
         for name in scenarios.SCENARIOS:
             if name not in ARMS:
                 _table_cohort(cache, name, seed)
-    for name in ONE_COHORT:
+    for name in ARMS:
         _scan_cohort(cache, name, SEEDS[0])
-    for seed in SEEDS:
-        _scan_cohort(cache, "null", seed)
     _scan_cohort(cache, "paper", SEEDS[0], arms=False)
     scenario_summary(out, cache)
 
@@ -181,19 +184,26 @@ def _scan_cohort(cache: Path, scenario: str, seed: int, *, arms: bool = True) ->
     scratch = place / "scratch"
     settings = load_settings("demo", scenario=scenario, seed=seed, arms=ARMS.get(scenario, ()),
                              patients=PATIENTS.get(scenario, 599),
-                             training_seeds=TRAINING_SEEDS if scenario in ONE_COHORT else (0,),
+                             training_seeds=(0,) if scenario in DEALS else TRAINING_SEEDS,
                              cache=scratch / "cache", out=scratch / "run")  # fmt: skip
     root = embedded_dataset(settings)
     analysis = open_analysis(settings)
     if arms:
         tensors = analysis.tensors()
-        tasks = experiment.plan(analysis, tensors, list(ARMS[scenario]))
-        tasks = [task for task in tasks if task.fold == TRAINED_FOLD]
-        workers.run(
-            experiment.run_task, [(analysis, tensors, task) for task in tasks],
-            workers=settings.workers, label="training",
-        )  # fmt: skip
-        made = [storage.read_csv(task.folder / "predictions.csv") for task in tasks]
+        dealt = [_dealt(analysis, k) for k in range(DEALS.get(scenario, 1))]
+        tasks = [
+            (one, tensors, task)
+            for one in dealt
+            for task in experiment.plan(one, tensors, list(ARMS[scenario]))
+            if task.fold == TRAINED_FOLD
+        ]
+        workers.run(experiment.run_task, tasks, workers=settings.workers, label="training")
+        made = [
+            storage.read_csv(task.folder / "predictions.csv").assign(
+                seed=task.seed + k * len(TRAINING_SEEDS)
+            )
+            for k, one in enumerate(dealt) for case, _, task in tasks if case is one
+        ]  # fmt: skip
         storage.write_csv(place / "aucs.csv", _fold_aucs(pd.concat(made)))
     if scenario == "signal":
         names = sorted(cohort.included(analysis.frame).index)
@@ -203,13 +213,30 @@ def _scan_cohort(cache: Path, scenario: str, seed: int, *, arms: bool = True) ->
     shutil.rmtree(scratch)
 
 
+def _dealt(analysis, k: int):
+    """The same patients, the outcomes dealt out anew within each part and fold; `k` 0: as they are."""
+    if k == 0:
+        return analysis
+    rng, frame = np.random.default_rng(k), analysis.frame.set_index("participant_id")
+    column = analysis.settings.study.outcome
+    parts = (
+        analysis.split.set_index("participant_id")[["partition", "fold"]]
+        .astype(str)
+        .agg("-".join, axis=1)
+    )
+    new = frame[column].copy()
+    for _, ids in parts.groupby(parts).groups.items():
+        new[ids] = rng.permutation(frame.loc[ids, column].to_numpy())
+    return dataclasses.replace(analysis, frame=frame.assign(**{column: new}).reset_index())
+
+
 def _fold_aucs(predictions: pd.DataFrame) -> pd.DataFrame:
     """AUC of each fold's model on those it has not seen: held out of the fold, and the test set."""
     rows = [
         (arm, seed, f"fold {fold}", len(part), metrics.auc(part["y_true"], part["probability"]))
         for (arm, seed, fold), part in predictions.groupby(["arm", "seed", "fold"], sort=False)
     ]
-    return pd.DataFrame(rows, columns=["arm", "training seed", "part", "n", "auc"])
+    return pd.DataFrame(rows, columns=["arm", "run", "part", "n", "auc"])
 
 
 def _leaks(root: Path, analysis) -> pd.DataFrame:
@@ -245,15 +272,17 @@ def scenario_summary(out: Path, cache: Path) -> None:
     aucs, leaks = [], []
     for name in scenarios.SCENARIOS:
         for seed in SEEDS:
-            place, own = _place(cache, name, seed), {"scenario": name, "seed": seed}
+            place, own = _place(cache, name, seed), {"scenario": name, "cohort": seed}
             if (place / "aucs.csv").exists():
                 aucs.append(storage.read_csv(place / "aucs.csv").assign(**own))
             if (place / "leaks.csv").exists():
                 leaks.append(storage.read_csv(place / "leaks.csv").assign(**own))
-    reached = pd.read_csv(out / "ceilings.csv").set_index(["scenario", "ceiling"])["fitted"]
+    reached = storage.read_csv(out / "ceilings.csv", **NULL_IS_A_NAME).set_index(
+        ["scenario", "ceiling"]
+    )["fitted"]
     rows = []
     for (name, arm), part in pd.concat(aucs).groupby(["scenario", "arm"], sort=False):
-        runs = part.groupby(["cohort", "training seed"])["auc"].mean()
+        runs = part.groupby(["cohort", "run"])["auc"].mean()
         rows.append({
             "scenario": name, "arm": arm, "cohorts": part["cohort"].nunique(), "runs": len(runs),
             "patients judged": int(part["n"].max()), "AUC": runs.mean(), "SD over runs": runs.std(ddof=1),
