@@ -60,7 +60,7 @@ reference: reproduce ## replace the committed reference run by the latest one (n
 
 DATE ?= $(shell date +%Y-%m-%d)
 
-simulation-checks: $(INSTALLED) ## the simulator's long checks (about two hours), dated, into docs/embedded_cohort.md and its appendix
+simulation-checks: $(INSTALLED) ## the simulator's long checks (about 40 minutes), dated, into docs/embedded_cohort.md and its appendix
 	$(BIN)/python benchmarks/simulation.py studies/rlvo/simulation/$(DATE)
 	sed -i.old 's#studies/rlvo/simulation/[0-9-]*/#studies/rlvo/simulation/$(DATE)/#' docs/embedded_cohort.md
 	rm docs/embedded_cohort.md.old
