@@ -846,9 +846,11 @@ def test_fifty_thousand_patients_take_less_than_half_a_minute(tmp_path, study, w
     faults = validation.validate(root, study, words)
     assert time.monotonic() - begun < 30
     texts = {relation.text for relation in study.consistency}
-    assert {
-        m.rsplit(" (", 1)[0] for m in faults[faults["severity"] == "warning"]["message"]
-    } <= texts
+    warnings = faults[faults["severity"] == "warning"]["message"]
+    # Scans are timed to the minute: among so many, two patients of one minute may be alike by chance.
+    alike = warnings[warnings.str.startswith("the same scan_datetime as")]
+    assert len(alike) <= 1
+    assert {m.rsplit(" (", 1)[0] for m in warnings.drop(alike.index)} <= texts
 
 
 def test_memory_grows_no_faster_than_the_table(tmp_path, study, words):

@@ -85,7 +85,7 @@ def lost_calibres(plan: GridPlan) -> list[str]:
     >>> lost_calibres(GRIDS["fine"])
     []
     >>> lost_calibres(GRIDS["cohort"].with_cta_mm(2.0))[0]
-    'M1: 2.7 mm drawn as 3.0 mm'
+    'M2: 2.4 mm drawn as 3.0 mm'
     """
     drawn = CLEAR_VOXELS * plan.cta_mm
     return [f"{n}: {d:.1f} mm drawn as {drawn:.1f} mm" for n, d in CALIBRES.items() if d < drawn]
