@@ -16,6 +16,7 @@ from scipy import ndimage
 from rlvo_lib import config, dataset, dictionary, images, preprocess
 from rlvo_lib.config import InputError
 from rlvo_lib.head import head_frame
+from rlvo_lib.images.dicom import unpacked
 
 REALDATA = Path(
     os.environ.get("RLVO_REALDATA") or config.project_root().parent / "shared" / "realdata"
@@ -44,7 +45,7 @@ def real_dataset(tmp_path_factory):
 def dicom_slices(tmp_path_factory):
     """The 28 DICOM files, by position."""
     pydicom = pytest.importorskip("pydicom")
-    folder = images._unpack(GE, tmp_path_factory.mktemp("ge"))
+    folder = unpacked(GE, tmp_path_factory.mktemp("ge"))
     slices = [pydicom.dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
     assert len(slices) == 28
     return sorted(slices, key=lambda d: float(d.ImagePositionPatient[2]))

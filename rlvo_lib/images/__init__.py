@@ -1,0 +1,32 @@
+"""Scans in and out: NIfTI and DICOM files, geometry and HU checks, resampling, windowing.
+
+Conventions
+-----------
+* World coordinates are millimetres, RAS+: +x towards the patient's right, +y anterior, +z
+  superior. nibabel's affine is the only truth; voxel data stay in the order they are stored.
+* CT is in HU; perfusion maps are in mL/100 g/min (CBF), mL/100 g (CBV), s (MTT, Tmax).
+* Every fault a user can cause is an ``InputError`` of one line that names the file.
+"""
+
+from rlvo_lib.images.dicom import from_dicom
+from rlvo_lib.images.geometry import canonical, is_sheared, voxel_sizes
+from rlvo_lib.images.hounsfield import AIR_HU, check_hu, load_ct, window
+from rlvo_lib.images.nifti import MAX_VOXELS, check_header, load_nifti, save_nifti
+from rlvo_lib.images.resampling import field_of_view, resample
+
+__all__ = [
+    "AIR_HU",
+    "MAX_VOXELS",
+    "canonical",
+    "check_header",
+    "check_hu",
+    "field_of_view",
+    "from_dicom",
+    "is_sheared",
+    "load_ct",
+    "load_nifti",
+    "resample",
+    "save_nifti",
+    "voxel_sizes",
+    "window",
+]
