@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from rlvo_lib import config
+from rlvo_lib import config, dictionary, perfusion
 from rlvo_lib.config import InputError, load_settings, load_study
 
 
@@ -88,10 +88,23 @@ def test_fused_arms_see_all_channels_and_only_clinical_predictors(study):
     assert study.arms["late"].of == ("imaging", "clinical_logistic")
 
 
+def test_the_softwares_columns_say_which_parameter_they_are(study):
+    words = dictionary.load(study.dictionary_path)
+    assert study.measured["core_ml"] == "core_rcbf30_ml" and len(study.measured) == 7
+    assert all(column in words for column in study.measured)
+    assert set(study.measured.values()) <= set(perfusion.NAMES)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('channels = ["ncct"]', 'channels = ["mri"]', "channel of arm 'ncct' 'mri' is not defined"),
+        (
+            'hir = "hir_tmax10_tmax6"',
+            'hir = "hir_tmax10"',
+            "parameter measured for column 'hir' 'hir_tmax10' is not defined; allowed: core_rcbf30_ml",
+        ),
+        ("[measured]", 'measured = "core_ml"\n[measures]', "measured"),
         ('kind = "mean"', 'kind = "magic"', "kind of arm 'late' 'magic' is not defined"),
         ('op = ">"', 'op = "~"', "op of rule 'stenosis' '~' is not defined"),
         (

@@ -96,7 +96,7 @@ def test_a_complete_patient_gets_every_channel_in_range(folder, settings):
     assert 0.05 < by_name["vessels"].max() < 1
     row = cache.table.loc["sub-0001"]
     assert row["flags"] == "" and row["tmax_side"] == "left"
-    assert row["core_ml"] == pytest.approx(11.5, rel=0.1)
+    assert row["core_rcbf30_ml"] == pytest.approx(11.5, rel=0.1)
     assert 1 < row["vessel_volume_ml"] < 5
     assert row["coverage_ncct"] > 0.9
 

@@ -114,6 +114,11 @@ DESIGNS = ("holdout", "cross-validation")
 HOLDOUTS = ("random", "stratified", "date", "centre")
 #: The folder of a dataset that no model may read: the truth of simulated patients lies there.
 DERIVATIVES = "derivatives"
+#: What is measured from perfusion maps (`rlvo_lib.perfusion`), each with its threshold in its name.
+PERFUSION_PARAMETERS = (
+    "core_rcbf30_ml", "tmax4_ml", "tmax6_ml", "tmax8_ml", "tmax10_ml", "mismatch_tmax6_rcbf30_ml",
+    "mismatch_ratio_tmax6_rcbf30", "hir_tmax10_tmax6", "cbv_index_tmax6", "artefact_islands_ml",
+)  # fmt: skip
 MAIN = "main"  # the id of the outcome's definition that is not a sensitivity one
 
 
@@ -140,6 +145,7 @@ class Study:
     space: str  # head: the grid follows each patient's head; template: scans share a standard space
     grid_centre_mm: tuple[float, float, float]  # of the grid in template space, world mm (RAS+)
     channels: dict[str, Channel]
+    measured: dict[str, str]  # column of the dictionary: the perfusion parameter it corresponds to
     arms: dict[str, Arm]
     validation: dict[str, Any]
     threshold: dict[str, Any]
@@ -273,6 +279,7 @@ def read_study(path: Path) -> Study:
             channels={
                 name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
             },
+            measured={str(column): str(p) for column, p in raw.get("measured", {}).items()},
             arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
             validation=raw["validation"],
             threshold=raw["threshold"],
@@ -399,6 +406,9 @@ def _check_study(study: Study, where: str) -> None:
         for name in rule.value if rule.op == "any-scan" else ():
             if name not in study.scans:
                 refuse(f"scan of rule '{rule.id}'", name, study.scans)
+    for column, name in study.measured.items():
+        if name not in PERFUSION_PARAMETERS:
+            refuse(f"parameter measured for column '{column}'", name, PERFUSION_PARAMETERS)
     if study.explain_background and study.explain_background not in study.scans:
         refuse("background of maps", study.explain_background, study.scans)
     for arm in study.arms.values():

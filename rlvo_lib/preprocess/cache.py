@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlvo_lib import storage, workers
+from rlvo_lib import perfusion, storage, workers
 from rlvo_lib.config import InputError, Settings
 from rlvo_lib.preprocess.tensor import Task, patient_tensor
 
@@ -30,7 +30,7 @@ class TensorCache:
 
     ``table`` has one row a patient (index participant_id): ``key``, ``available`` (tuple of channel
     names), ``side``, ``flags`` (text, "; " between), the quality figures ``coverage_<channel>``,
-    ``vessel_volume_ml``, ``core_ml``, ``tmax6_ml``, ... (NaN where not measured).
+    ``vessel_volume_ml``, those of `perfusion.NAMES` (NaN where not measured or not applicable).
     """
 
     folder: Path
@@ -196,10 +196,7 @@ def _make_one(task: Task, folder: Path) -> None:
     storage.write_json(folder / "record.json", record)
 
 
-MEASURED = (
-    "vessel_volume_ml", "core_ml", "tmax4_ml", "tmax6_ml", "tmax10_ml", "mismatch_ratio", "hir",
-    "cbv_index",
-)  # fmt: skip
+MEASURED = ("vessel_volume_ml", *perfusion.NAMES)
 
 
 def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -215,7 +212,7 @@ def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
             "tmax_side": "",
         }
         | dict.fromkeys((*MEASURED, *covered), np.nan)
-        | {name: value for name, value in r["qc"].items() if value is not None}
+        | {name: value for name, value in r["qc"].items() if not isinstance(value, dict)}
         for p, r in records.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")

@@ -155,14 +155,7 @@ def _load(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
         _refuse_truth(task, path, array)
         _check_binary(path, array)
         return array, affine
-    if not array.any():
-        raise InputError(f"{path}: holds nothing but zeros")
-    outside = float(((array < scan.low) | (array > scan.high)).mean())
-    if outside > 0.01:
-        raise InputError(
-            f"{path}: {outside:.0%} of the voxels lie outside {scan.low:g} to {scan.high:g} "
-            f"{scan.unit} (values {array.min():g} to {array.max():g}); allowed: a map in {scan.unit}"
-        )
+    perfusion.check_map(array, name, scan.low, scan.high, scan.unit, path)
     return array, affine
 
 
@@ -233,22 +226,21 @@ def _perfusion_qc(
     volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame, side: str | None
 ) -> dict[str, Any]:
     """Parameters measured from the maps, or nothing where the maps lie on different grids."""
-    (cbf, affine), (cbv, _), (tmax, _) = (volumes[s] for s in ("cbf", "cbv", "tmax"))
-    same = all(
-        volumes[s][0].shape == cbf.shape and np.allclose(volumes[s][1], affine, atol=1e-2)
-        for s in ("cbv", "tmax")
+    maps = {s: volumes[s] for s in ("cbf", "cbv", "tmax")}
+    try:
+        perfusion.check_same_grid(maps)
+    except InputError as error:
+        flag = f"perfusion maps lie on different grids: not measured ({error})"
+        return {"tmax_side": "unknown: grids differ", "perfusion_flags": [flag]}
+    found = perfusion.measure(
+        *(array for array, _ in maps.values()), maps["cbf"][1], frame.midline, side
     )
-    if not same:
-        return {"tmax_side": "unknown: grids differ"}
-    measured = perfusion.parameters(cbf, cbv, tmax, affine, frame.midline, side)
-    return {k: _plain(v) for k, v in measured.items()}
-
-
-def _plain(value: float | str) -> float | str | None:
-    """A value that JSON can hold: rounded, None for NaN."""
-    if isinstance(value, str):
-        return value
-    return None if np.isnan(value) else round(value, 4)
+    record = found.record()
+    return record["values"] | {
+        "tmax_side": found.tmax_side,
+        "perfusion_reasons": record["reasons"],
+        "perfusion_flags": record["flags"],
+    }
 
 
 MIN_COVERAGE = 0.3
@@ -265,8 +257,7 @@ def _flags(task: Task, qc: dict[str, Any]) -> list[str]:
             flags.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
     if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
         flags.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
-    if qc.get("tmax_side") == "unknown: grids differ":
-        flags.append("perfusion maps lie on different grids: not measured")
+    flags += qc.pop("perfusion_flags", [])
     if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
         flags.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
     return flags
