@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from rlvo_lib import cohort, dataset, dictionary, preprocess, simulate, storage, validation
-from rlvo_lib.config import InputError, Settings
+from rlvo_lib.config import InputError, Settings, Study
 from rlvo_lib.dataset import Dataset
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.preprocess import TensorCache
@@ -78,7 +78,7 @@ class Analysis:
     def fingerprint(self, tensors: TensorCache) -> dict[str, str]:
         """Name and content of the dataset's table, description, split and scans, for the provenance."""
         root = self.dataset.root
-        names = ("participants.tsv", "dataset_description.json", "split.csv")
+        names = ("participants.tsv", "dataset_description.json", "split.csv", "exclusions.csv")
         files = {name: storage.digest(root / name) for name in names if (root / name).exists()}
         return {"name": self.dataset.name} | files | {"scans": tensors.fingerprint}
 
@@ -96,6 +96,7 @@ def open_analysis(settings: Settings) -> Analysis:
         what the run folder was made with.
     """
     words = dictionary.load(settings.study.dictionary_path)
+    _refuse_unknown_columns(settings.study, words)
     if settings.data is None:
         cohort.refuse_embedded_over(settings.out)
     root = settings.data or embedded_dataset(settings)
@@ -105,14 +106,20 @@ def open_analysis(settings: Settings) -> Analysis:
     frame = cohort.build(data, study, words)
     given = root / "split.csv" if (root / "split.csv").exists() else None
     split = cohort.make_split(frame, study, words, seed=settings.seed, given=given)
-    cohort.freeze_split(
-        frame,
-        split,
-        settings.out,
-        plan=split_plan(settings, given),
-        dataset={"name": data.name, "simulated": data.simulated, "embedded": settings.data is None},
-    )
+    known = {"name": data.name, "simulated": data.simulated, "embedded": settings.data is None}
+    if data.exclusions.fingerprint:
+        known["exclusions"] = data.exclusions.fingerprint
+    cohort.freeze_split(frame, split, settings.out, plan=split_plan(settings, given), dataset=known)
     return Analysis(settings, words, data, frame, split)
+
+
+def _refuse_unknown_columns(study: Study, words: Dictionary) -> None:
+    for column in study.measured:
+        if column not in words:
+            raise InputError(
+                f"study.toml of study '{study.name}': [measured] names the column '{column}'; allowed: "
+                "a column of the data dictionary"
+            )
 
 
 def split_plan(settings: Settings, given: Path | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rlvo_lib import twins
 from rlvo_lib.config import InputError, Scan, Study
 from rlvo_lib.config.study import DERIVATIVES
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
+from rlvo_lib.exclusions import Exclusions, read_exclusions
 
 TABLE = "participants.tsv"
 #: What only a simulator writes: its truth, and the best AUC that its patients allow.
@@ -87,6 +88,7 @@ class Dataset:
     raw: pd.DataFrame  # index participant_id; the text of participants.tsv
     table: pd.DataFrame  # index participant_id; typed values, missing codes as NaN
     scans: dict[str, Scan]  # those of the study, by name
+    exclusions: Exclusions = field(default_factory=Exclusions)  # what a person left out
 
     @property
     def kind(self) -> str:
@@ -94,7 +96,12 @@ class Dataset:
         return "simulated" if self.simulated else "real"
 
     def scan(self, participant_id: str, scan: str) -> Path | None:
-        """The path of a scan, or None if the patient does not have it; as `scan_path`, but it exists."""
+        """The path of a scan, or None if the patient does not have it; as `scan_path`, but it exists.
+
+        A scan that ``exclusions.csv`` excludes is one that the patient does not have.
+        """
+        if (participant_id, scan) in self.exclusions.scans:
+            return None
         name = _scan_file(participant_id, self.scans[scan])
         file = os.path.join(self.root, name)
         if not os.path.isfile(file):
@@ -114,7 +121,8 @@ def load_dataset(root: str | Path, study: Study, dictionary: Dictionary) -> Data
     ------
     InputError
         If the folder or one of the two files is missing or unreadable, or a value is not what the
-        dictionary allows (the first such value is named; ``rlvo validate`` lists all).
+        dictionary allows (the first such value is named; ``rlvo validate`` lists all). If there is an
+        ``exclusions.csv`` with a problem.
     """
     root = Path(root)
     if not root.is_dir():
@@ -128,6 +136,7 @@ def load_dataset(root: str | Path, study: Study, dictionary: Dictionary) -> Data
         raw=raw,
         table=typed(raw, dictionary),
         scans=study.scans,
+        exclusions=read_exclusions(root, raw.index, study.scans),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvo_lib import cohort, dataset
+from rlvo_lib import cohort, dataset, storage
 from rlvo_lib.config import InputError
 
 
@@ -108,6 +108,71 @@ def test_baseline_imaging_is_a_rule_where_the_dataset_has_scans(raw, write_datas
     found = cohort.exclusions(frame, study).set_index("participant_id")["found"]
     assert found["sub-02"] == "no ncct or cta"
     assert "not assessed" not in cohort.flow(frame, study).set_index("step").loc["imaging", "text"]
+
+
+def _excluding(raw, write_dataset, study, words, text):
+    root = write_dataset(raw)
+    (root / "exclusions.csv").write_text("participant_id,reason\n" + text, encoding="utf-8")
+    return cohort.build(dataset.load_dataset(root, study, words), study, words)
+
+
+def test_exclusions_for_quality_are_a_step_before_the_outcome(raw, write_dataset, study, words):
+    raw.loc["sub-01", "age"] = "17"
+    raw.loc["sub-02", ["final_stenosis_pct", "rescue_type"]] = ["-99", "-99"]  # outcome unknown
+    text = "sub-00,motion\nsub-01,motion\nsub-02,motion\nsub-03,late contrast\n"
+    frame = _excluding(raw, write_dataset, study, words, text)
+    flow = cohort.flow(frame, study).set_index("step")
+    assert list(flow.index)[-3:] == ["quality-control", "outcome", "included"]
+    step = flow.loc["quality-control"]
+    assert step["text"] == "not excluded by quality control (motion 2, late contrast 1)"
+    assert (step["excluded"], step["n"], step["unknown"]) == (3, 4, 0)  # sub-01 is too young
+    assert flow.loc["adult", "excluded"] == 1 and flow.loc["outcome", "excluded"] == 0
+    assert cohort.included(frame).index.tolist() == ["sub-04", "sub-05", "sub-06", "sub-07"]
+    listed = cohort.exclusions(frame, study).set_index("participant_id")
+    assert listed["step"].to_dict()["sub-02"] == "quality-control"
+    assert listed.loc["sub-03", ["rule", "found"]].tolist() == [
+        "not excluded by quality control", "late contrast",
+    ]  # fmt: skip
+
+
+def test_who_is_excluded_for_quality_does_not_depend_on_the_outcome(
+    raw, write_dataset, study, words
+):
+    text = "sub-00,motion\nsub-03,motion\n"
+    one = _excluding(raw, write_dataset, study, words, text)
+    raw[["final_stenosis_pct", "etici_final", "rescue_type"]] = ["-99", "-99", "-99"]
+    raw.loc["sub-07", "etici_final"] = "2a"
+    two = _excluding(raw, write_dataset, study, words, text)
+    for frame in (one, two):
+        out = frame.set_index("participant_id")["exclusion"] == "quality-control"
+        assert out[out].index.tolist() == ["sub-00", "sub-03"]
+    other = study.under("no_access_failure")
+    frame = _excluding(raw, write_dataset, other, words, text)
+    steps = cohort.flow(frame, other)
+    assert steps["step"].tolist()[-4:] == ["quality-control", "reached", "outcome", "included"]
+
+
+def test_many_reasons_are_counted_together(raw, write_dataset, study, words):
+    text = "".join(f"sub-0{i},reason {i}\n" for i in range(7))
+    flow = cohort.flow(_excluding(raw, write_dataset, study, words, text), study)
+    said = flow.set_index("step").loc["quality-control", "text"]
+    assert said.endswith("reason 3 1, reason 4 1, other reasons 2)")
+
+
+def test_the_tables_of_a_run_need_only_its_frame(raw, write_dataset, study, words, tmp_path):
+    frame = _excluding(raw, write_dataset, study, words, "sub-00,motion\n")
+    storage.write_csv(tmp_path / "cohort.csv", frame)
+    kept = cohort.read_frame(tmp_path)
+    assert cohort.flow(kept, study).equals(cohort.flow(frame, study))
+    assert cohort.exclusions(kept, study).equals(cohort.exclusions(frame, study))
+    again = cohort.assign(
+        kept.set_index("participant_id").drop(columns=["included", "exclusion"]), study, words
+    )
+    assert again["exclusion"].tolist() == frame["exclusion"].tolist()
+    assert (
+        "quality-control"
+        not in cohort.flow(frame.drop(columns="quality_exclusion"), study)["step"].tolist()
+    )
 
 
 def test_columns_that_the_dictionary_does_not_know_reach_no_file(raw, write_dataset, study, words):

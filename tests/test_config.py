@@ -104,7 +104,6 @@ def test_the_softwares_columns_say_which_parameter_they_are(study):
             'hir = "hir_tmax10"',
             "parameter measured for column 'hir' 'hir_tmax10' is not defined; allowed: core_rcbf30_ml",
         ),
-        ("[measured]", 'measured = "core_ml"\n[measures]', "measured"),
         ('kind = "mean"', 'kind = "magic"', "kind of arm 'late' 'magic' is not defined"),
         ('op = ">"', 'op = "~"', "op of rule 'stenosis' '~' is not defined"),
         (

@@ -434,3 +434,22 @@ def test_grouping_ten_thousand_rows_compares_no_pairs(words):
     expected = raw.groupby(columns).ngroup()
     group = dataset.content_groups(raw, words)
     assert pd.factorize(group)[0].tolist() == pd.factorize(expected)[0].tolist()
+
+
+def test_an_excluded_scan_is_one_that_the_patient_does_not_have(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    for name in ("cta", "ncct"):
+        path = dataset.scan_path(root, "sub-01", study.scans[name])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a scan")
+    (root / "exclusions.csv").write_text("participant_id,scan,reason\nsub-01,cta,late phase\n")
+    data = dataset.load_dataset(root, study, words)
+    assert data.scan("sub-01", "cta") is None and data.scan("sub-01", "ncct") is not None
+    assert (
+        data.exclusions.scans == {("sub-01", "cta"): "late phase"} and not data.exclusions.patients
+    )
+    (root / "exclusions.csv").write_text("participant_id,scan,reason\nsub-01,ct,late phase\n")
+    with pytest.raises(
+        InputError, match=r"exclusions.csv, line 2: patient 'sub-01': scan 'ct' is not"
+    ):
+        dataset.load_dataset(root, study, words)

@@ -10,6 +10,7 @@ from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, write_patient
 
 from rlvo_lib import config, images, preprocess
 from rlvo_lib.config import InputError
+from rlvo_lib.exclusions import Exclusions
 from rlvo_lib.head import HeadFrame
 
 SHAPE = (16, 20, 16)
@@ -354,6 +355,24 @@ def test_maps_on_different_grids_are_measured_apart(tmp_path, settings):
     assert "perfusion maps lie on different grids" in cache.table.at["sub-0001", "flags"]
     assert "tmax" in cache.table.at["sub-0001", "available"]
     assert affine.shape == (4, 4)
+
+
+def test_an_excluded_scan_is_absent_with_the_persons_reason(folder, settings):
+    data = dataset(folder, SIDES)
+    bad = {("sub-0001", "cta"): "late phase", ("sub-0001", "tmax"): "motion"}
+    bad |= {("sub-0002", "vessels"): "veins"}
+    data = dataclasses.replace(data, exclusions=Exclusions(scans=bad))
+    cache = preprocess.prepare(data, settings, ["sub-0001", "sub-0002"])
+    for channel, reason in {
+        "cta": "cta scan excluded: late phase",
+        "vessels": "cta scan excluded: late phase",  # segmented from it
+        "tmax": "tmax scan excluded: motion",
+    }.items():
+        assert cache.missing(["sub-0001"], [channel]) == {"sub-0001": reason}
+    assert cache.missing(["sub-0002"], ["vessels"]) == {"sub-0002": "vessels scan excluded: veins"}
+    assert np.isnan(cache.table.at["sub-0001", "tmax6_ml"])
+    plain = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0001"])
+    assert not plain.missing(["sub-0001"], ["cta", "tmax"])  # not the excluded one's tensor
 
 
 def test_a_map_of_zeros_is_refused(tmp_path, settings):

@@ -317,6 +317,29 @@ def test_another_dataset_is_refused_by_name(frozen, tmp_path):
         cohort.refuse_embedded_over(tmp_path)
 
 
+def test_changed_exclusions_are_refused_with_what_helps(frozen, many):
+    frozen()
+    fewer = many.copy()
+    fewer.loc[3, ["included", "exclusion"]] = ["0", "quality-control"]
+    with pytest.raises(
+        InputError,
+        match=r"frozen, and the dataset's exclusions.csv is new \(in or out now: 'sub-0x3'\); take it away "
+        "to go on with this run; give another --out for a new run",
+    ):
+        frozen(fewer, dataset=REAL | {"exclusions": "ab"})
+
+
+def test_exclusions_that_are_gone_or_say_otherwise_are_refused(frozen):
+    frozen(dataset=REAL | {"exclusions": "ab"})
+    frozen(dataset=REAL | {"exclusions": "ab"})
+    with pytest.raises(InputError, match="exclusions.csv changed since; put the former one back"):
+        frozen(dataset=REAL | {"exclusions": "cd"})
+    with pytest.raises(
+        InputError, match="exclusions.csv is gone or empty; put the former one back"
+    ):
+        frozen()
+
+
 @pytest.mark.parametrize("name", ["cohort.csv", "split.csv", "split.json"])
 def test_a_file_that_was_deleted_is_refused(frozen, tmp_path, name):
     frozen()

@@ -62,6 +62,34 @@ def _more(raw, n):
     return many
 
 
+# ------------------------------------------------------------------------------------- exclusions
+
+
+def test_every_problem_of_the_exclusions_is_a_fault(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    file = root / "exclusions.csv"
+    file.write_text("participant_id,scan,reason\nsub-99,,motion\nsub-01,mri,motion\nsub-02,,\n")
+    faults = validation.validate(root, study, words)
+    assert set(faults["severity"]) == {"error"} and set(faults["where"]) == {"exclusions.csv"}
+    assert faults["participant_id"].tolist() == ["sub-99", "sub-01", "sub-02"]
+    assert faults["message"].tolist() == [
+        "line 2: patient 'sub-99' is not in the table",
+        "line 3: patient 'sub-01': scan 'mri' is not known",
+        "line 4: patient 'sub-02' has no reason",
+    ]
+    file.write_text("participant_id;reason\n")
+    assert "separated by semicolons" in _one(validation.validate(root, study, words))["message"]
+    file.write_text("participant_id,reason\nsub-01,motion\n")
+    assert validation.validate(root, study, words).empty
+
+
+def test_exclusions_may_leave_too_few_patients(raw, write_dataset, study, words):
+    root = write_dataset(raw)
+    rows = [f"{name},motion" for name, y in zip(raw.index, LABELS, strict=True) if y == "1"]
+    (root / "exclusions.csv").write_text("\n".join(["participant_id,reason", *rows]))
+    assert "without the outcome" in _one(validation.validate(root, study, words))["message"]
+
+
 # ----------------------------------------------------------------------------------------- values
 
 

@@ -1,4 +1,10 @@
-"""Who enters: the eligibility rules in order, the flow, and each excluded patient with the reason."""
+"""Who enters: the eligibility rules in order, the flow, and each excluded patient with the reason.
+
+Patients whom a person excluded for the quality of their scans (``exclusions.csv``) are a step of their
+own. It comes before any rule about the outcome, and before what a definition of the outcome leaves
+out: whether a patient is excluded then does not depend on how the outcome is, or whether it is known.
+It comes after the other rules, so that it counts only patients whom the study would have taken.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +17,19 @@ from rlvo_lib.config import InputError, Rule, Study
 from rlvo_lib.dataset import Dataset, missing_codes, typed
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary
 
+QUALITY = "quality-control"  # the step of the flow; no id of a study's rule
+QUALITY_REASON = "quality_exclusion"  # the column of the frame that holds a person's reason
+SHOWN_REASONS = 5
+
 
 def build(dataset: Dataset, study: Study, dictionary: Dictionary) -> pd.DataFrame:
     """The cohort frame: the dictionary's columns as text, the derived label, and who is eligible.
 
     Beside the dataset's columns it has ``scans`` (those that the patient has, by name), ``included``
     ("1" or "0") and ``exclusion`` (the id of the first eligibility rule that is not met). A patient
-    whose value for a rule is missing does not meet it. Columns that the data dictionary does not know
-    are left out, so that names or addresses in a dataset reach no file of a run.
+    whose value for a rule is missing does not meet it. If the dataset excludes patients by hand, their reasons stand in
+    ``quality_exclusion``. Columns that the data dictionary does not know are left out, so that names or
+    addresses in a dataset reach no file of a run.
 
     Returns
     -------
@@ -29,7 +40,7 @@ def build(dataset: Dataset, study: Study, dictionary: Dictionary) -> pd.DataFram
     InputError
         If a column that the label or a rule needs is missing, or nobody is eligible.
     """
-    own = (study.outcome, "scans", "included", "exclusion")
+    own = (study.outcome, "scans", "included", "exclusion", QUALITY_REASON)
     columns = [name for name in dataset.table.columns if name not in own]
     known = dataset.raw[columns].assign(
         scans=[
@@ -37,6 +48,9 @@ def build(dataset: Dataset, study: Study, dictionary: Dictionary) -> pd.DataFram
             for patient in dataset.raw.index
         ]
     )
+    if dataset.exclusions.patients:
+        reasons = pd.Series(dataset.exclusions.patients, dtype=str)
+        known[QUALITY_REASON] = reasons.reindex(known.index).fillna("")
     frame = assign(known, study, dictionary)
     if (frame["included"] == "0").all():
         counts = frame["exclusion"].value_counts().to_dict()
@@ -52,14 +66,27 @@ def assign(known: pd.DataFrame, study: Study, dictionary: Dictionary) -> pd.Data
     table = typed(known[columns], dictionary)
     label = derive_label(criteria(table, study))
     exclusion = pd.Series("", index=known.index)
-    for rule in study.eligibility:
-        met = _meets(rule, table, known["scans"], label)
+    left_out = known.get(QUALITY_REASON, exclusion) != ""
+    for rule in _steps(study, known):
+        met = ~left_out if rule.id == QUALITY else _meets(rule, table, known["scans"], label)
         exclusion = exclusion.mask((exclusion == "") & ~met, rule.id)
     return known.assign(
         **{study.outcome: label.map({0.0: "0", 1.0: "1"}).fillna("")},
         included=(exclusion == "").map({True: "1", False: "0"}),
         exclusion=exclusion,
     )
+
+
+def _steps(study: Study, frame: pd.DataFrame) -> list[Rule]:
+    """The eligibility rules in order, with the exclusions for quality where there are some."""
+    rules = list(study.eligibility)
+    if QUALITY_REASON not in frame:
+        return rules
+    of_definition = study.definitions[study.definition].exclude
+    late = [rule.op == "label-known" or rule in of_definition for rule in rules]
+    place = late.index(True) if any(late) else len(rules)
+    step = Rule(QUALITY, "not excluded by quality control", "known")
+    return [*rules[:place], step, *rules[place:]]
 
 
 def _meets(rule: Rule, table: pd.DataFrame, scans: pd.Series, label: pd.Series) -> pd.Series:
@@ -104,11 +131,13 @@ def flow(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """
     left = len(frame)
     rows = [("assessed", "patients in the dataset", left, 0, 0)]
-    for rule in study.eligibility:
+    for rule in _steps(study, frame):
         out = frame["exclusion"] == rule.id
         left -= int(out.sum())
         unknown = out & (missing_codes(frame[rule.column]) != "") if rule.column else out & False
         text = rule.text
+        if rule.id == QUALITY:
+            text += _counted(frame.loc[out, QUALITY_REASON])
         if not _assessed(rule, frame["scans"]):
             text += ": not assessed, the dataset has no scans"
         rows.append((rule.id, text, left, int(out.sum()), int(unknown.sum())))
@@ -117,13 +146,24 @@ def flow(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "text", "n", "excluded", "unknown"])
 
 
+def _counted(reasons: pd.Series) -> str:
+    """The reasons with their counts, the most frequent first; those of a long list together."""
+    counts = sorted(reasons.value_counts().items(), key=lambda item: (-item[1], item[0]))
+    said = [f"{reason} {n}" for reason, n in counts[:SHOWN_REASONS]]
+    if counts[SHOWN_REASONS:]:
+        said.append(f"other reasons {sum(n for _, n in counts[SHOWN_REASONS:])}")
+    return f" ({', '.join(said)})" if said else ""
+
+
 def exclusions(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Each excluded patient: participant_id, step, rule (not met), found (the values that decided)."""
-    rules = {rule.id: rule for rule in study.eligibility}
+    rules = {rule.id: rule for rule in _steps(study, frame)}
     rows = []
     for patient in frame[frame["exclusion"] != ""].to_dict("records"):
         rule = rules[patient["exclusion"]]
-        if rule.op == "any-scan":
+        if rule.id == QUALITY:
+            found = patient[QUALITY_REASON]
+        elif rule.op == "any-scan":
             found = f"no {' or '.join(rule.value)}"
         elif rule.op == "label-known":
             found = "; ".join(_said(c.column, patient) for c in study.criteria)

@@ -36,7 +36,8 @@ def freeze_split(
     Parameters
     ----------
     plan : how the split came about: outcome definition, seed, design.
-    dataset : ``name``, ``simulated`` and ``embedded`` (simulated by the package itself).
+    dataset : ``name``, ``simulated`` and ``embedded`` (simulated by the package itself), and
+        ``exclusions`` (`Exclusions.fingerprint`) if there are some.
 
     Raises
     ------
@@ -136,8 +137,10 @@ def _difference(
         ("plan", kept["plan"], _as_json(plan)),
     ):
         for name in dict.fromkeys([*before, *now]):
-            if before.get(name) != now.get(name):
+            if name != "exclusions" and before.get(name) != now.get(name):
                 return f"the {what} is another: {name} was {before.get(name)!r} and is {now.get(name)!r}"
+    if kept["dataset"].get("exclusions", "") != dataset.get("exclusions", ""):
+        return _of_exclusions(kept["dataset"], dataset, read_frame(run), _as_read(frame))
     changes = _changes(read_frame(run), _as_read(frame))
     if changes:
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
@@ -145,6 +148,23 @@ def _difference(
     if not read_split(run / "split.csv").equals(_as_read(split)):
         return "it is drawn otherwise now (same patients, other assignment)"
     return ""
+
+
+def _of_exclusions(
+    before: dict[str, Any], now: dict[str, Any], kept: pd.DataFrame, new: pd.DataFrame
+) -> str:
+    """How exclusions.csv differs, whose inclusion that changes, and what else than a new run helps."""
+    what, help_ = "changed since", "put the former one back"
+    if not before.get("exclusions"):
+        what, help_ = "is new", "take it away"
+    elif not now.get("exclusions"):
+        what = "is gone or empty"
+    one, two = (f.set_index("participant_id")["included"] for f in (kept, new))
+    both = one.index.intersection(two.index)
+    other = [repr(p) for p in both[one[both] != two[both]]]
+    more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    whom = f" (in or out now: {', '.join(other[:SHOWN])}{more})" if other else ""
+    return f"the dataset's exclusions.csv {what}{whom}; {help_} to go on with this run"
 
 
 def _changes(kept: pd.DataFrame, new: pd.DataFrame) -> list[str]:

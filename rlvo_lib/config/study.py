@@ -279,7 +279,7 @@ def read_study(path: Path) -> Study:
             channels={
                 name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
             },
-            measured={str(column): str(p) for column, p in raw.get("measured", {}).items()},
+            measured=dict(raw.get("measured", {})),
             arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
             validation=raw["validation"],
             threshold=raw["threshold"],

@@ -151,6 +151,9 @@ def _task(dataset: Dataset, settings: Settings, participant_id: str) -> Task:
         participant_id=participant_id,
         root=str(dataset.root),
         scans={s: str(p) for s, p in paths.items() if p is not None},
+        excluded={
+            s: reason for (p, s), reason in dataset.exclusions.scans.items() if p == participant_id
+        },
         kinds=study.scans,
         side=side,
         flip_to_side=study.flip_to_side,

@@ -69,6 +69,7 @@ class Task:
     participant_id: str
     root: str
     scans: dict[str, str]  # name -> path
+    excluded: dict[str, str]  # name of a scan that a person left out -> reason
     kinds: dict[str, Scan]  # name -> what the study file says of it
     side: str | None
     flip_to_side: str
@@ -104,7 +105,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         volumes["vessels"] = mask
     record: dict[str, Any] = {"participant_id": task.participant_id, "side": task.side}
     reasons = {
-        name: "no vessels or CTA scan" if found and scan == "vessels" else f"no {scan} scan"
+        name: _why_absent(task, scan)
         for name, (scan, _, _) in task.channels.items()
         if scan not in volumes
     }
@@ -132,6 +133,15 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
     flags = [*(frame.flags if frame else ()), *_flags(task, qc)]
     record |= {"channels": names, "reasons": reasons, "flags": flags}
     return tensor, record | {"affine": grid.tolist(), "qc": qc}
+
+
+def _why_absent(task: Task, scan: str) -> str:
+    """Why a patient lacks a scan: no such file, or a person excluded it."""
+    by_cta = scan == "vessels" and task.space == "head"  # there it is segmented from the CTA
+    for name in (scan, "cta") if by_cta else (scan,):
+        if name in task.excluded:
+            return f"{name} scan excluded: {task.excluded[name]}"
+    return "no vessels or CTA scan" if by_cta else f"no {scan} scan"
 
 
 def _task_grid(task: Task, frame: HeadFrame | None) -> np.ndarray:
@@ -194,7 +204,12 @@ def _refuse_truth(task: Task, path: str, mask: np.ndarray) -> None:
 def _vessel_mask(
     task: Task, volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame | None
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, dict[str, Any]]:
-    """The user's own mask if there is one, else segmented from the CTA; and its volume."""
+    """The user's own mask if there is one, else segmented from the CTA; and its volume.
+
+    Neither where a person excluded the vessels: what they looked at may have been either.
+    """
+    if "vessels" in task.excluded:
+        return None, {}
     path = task.scans.get("vessels")
     if path is not None:
         mask, affine = images.load_nifti(path)

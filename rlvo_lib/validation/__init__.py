@@ -56,6 +56,7 @@ def validate(
             *duplicates.content_faults(people, words),
         ]
     faults += scans.scan_faults(root, ids, study, read_scans)
+    faults += scans.exclusion_faults(root, ids, study)
     if len(raw):
         in_order = not any(fault.severity == "error" for fault in faults)
         faults += split.cohort_faults(root, description, people, study, words, clean=in_order)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo_lib import dataset, images, progress
+from rlvo_lib import dataset, exclusions, images, progress
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.validation import duplicates
 from rlvo_lib.validation.faults import Fault, listed
@@ -47,6 +47,19 @@ def scan_faults(root: Path, ids: pd.Series, study: Study, read_scans: bool) -> l
         *_lacking(ids[ids.isin(known - unread)].drop_duplicates(), held, study),
         *duplicates.scan_faults(comparable, root),
     ]
+
+
+def exclusion_faults(root: Path, ids: pd.Series, study: Study) -> Iterator[Fault]:
+    """Faults of ``exclusions.csv``: each could exclude somebody whom nobody meant to."""
+    try:
+        found = exclusions.problems(root, ids, study.scans)
+    except InputError as error:
+        yield Fault("error", "", exclusions.FILE, "", "a table of participant_id, reason and scan",
+                    str(error))  # fmt: skip
+        return
+    for problem in found:
+        yield Fault("error", problem.participant_id, exclusions.FILE, problem.value, problem.allowed,
+                    f"line {problem.line}: {problem.message}")  # fmt: skip
 
 
 def _walk(folder: Path, root: Path) -> tuple[list[Fault], list[str]]:

@@ -12,6 +12,7 @@ from rlvo_lib.cohort.rules import needed_columns
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dataset import Dataset
 from rlvo_lib.dictionary import Dictionary
+from rlvo_lib.exclusions import Exclusions, read_exclusions
 from rlvo_lib.validation.faults import Fault, Patients
 
 FILE = "split.csv"
@@ -67,7 +68,16 @@ def _dataset(root: Path, description: dict, people: Patients, study: Study) -> D
         raw=people.clean[good].set_axis(index),
         table=people.values[good].set_axis(index),
         scans=study.scans,
+        exclusions=_exclusions(root, index, study),
     )
+
+
+def _exclusions(root: Path, index: pd.Index, study: Study) -> Exclusions:
+    """Those of the dataset; none while the file is faulty, which is said elsewhere."""
+    try:
+        return read_exclusions(root, index, study.scans)
+    except InputError:
+        return Exclusions()
 
 
 def _class_faults(frame: pd.DataFrame, study: Study, *, with_folds: bool) -> Iterator[Fault]:
