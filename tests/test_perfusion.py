@@ -183,6 +183,20 @@ def test_low_flow_without_delay_is_no_core():
     )
 
 
+def test_low_flow_beside_the_deficit_belongs_to_it_from_four_seconds_on():
+    maps, before = perfusion_maps("left"), _measured("left").values
+    core = maps["cbf"] == 6
+    edge = core & ~np.roll(core, 1, axis=0)  # one layer of the core: its neighbours stay late
+    maps["tmax"][edge] = 5.0
+    found = _measured("left", **maps).values
+    assert found["core_rcbf30_ml"] == before["core_rcbf30_ml"]
+    assert found["tmax6_ml"] == before["tmax6_ml"]
+    maps["tmax"][maps["tmax"] > 6] = 5.0  # no deficit at all
+    none = _measured("left", **maps)
+    assert none.values["core_rcbf30_ml"] == none.values["tmax6_ml"] == 0
+    assert none.values["tmax4_ml"] == before["tmax4_ml"]
+
+
 def test_noise_of_tmax_where_nothing_flows_does_not_matter():
     maps = perfusion_maps("left")
     core = maps["cbf"] == 6
@@ -303,6 +317,14 @@ def test_another_unit_is_refused_with_what_mends_it(maps, name, factor, said):
 def test_whole_numbers_of_a_lost_scale_are_named(maps):
     with pytest.raises(InputError, match="rescale slope of its DICOM files, may have been lost"):
         _check(np.rint(100 * maps["cbv"]), "cbv")
+
+
+def test_padding_and_a_lost_intercept_are_named(maps):
+    outside = maps["cbf"] == 0
+    with pytest.raises(InputError, match=r"\d+ voxels of -1024 look like padding: set them to 0"):
+        _check(np.where(outside, -1024, maps["cbf"]), "cbf")
+    with pytest.raises(InputError, match="an offset: subtract 1024, and set what is below 0 to 0"):
+        _check(np.where(outside, 0, np.rint(maps["cbf"]) + 1024), "cbf")
 
 
 def test_another_map_is_refused(maps):

@@ -32,6 +32,7 @@ SCALES = {
     "mtt": _TIMES,
     "tmax": _TIMES,
 }
+OFFSETS = (1024.0, 32768.0)  # of stored values whose rescale intercept was lost
 FEW_VALUES = 8
 PICTURE_MAX = (200, 255)  # the largest value of a picture of 8 bits lies here
 STATIC_SHARE = 0.001  # of a slice's voxels that are the same in all slices: a legend, or text
@@ -83,7 +84,7 @@ def check_map(
     if outside > MAX_OUTSIDE:
         raise InputError(
             f"{path}: {outside:.0%} of the voxels lie outside {low:g} to {high:g} {unit} ({values}); "
-            f"allowed: a map in {unit}{_mend(array, name, high, median)}"
+            f"allowed: a map in {unit}{_padding(array, low, high) or _mend(array, name, high, median)}"
         )
     least, most = MEDIAN.get(name, (float("-inf"), float("inf")))
     if median < least or median > most:
@@ -92,6 +93,18 @@ def check_map(
             f"{most:g} {unit}{_mend(array, name, high, median)}"
         )
     return _flags(array, tissue)
+
+
+def _padding(array: np.ndarray, low: float, high: float) -> str:
+    """What mends a map that is good but for the value around the head."""
+    lowest = float(array.min())
+    if lowest >= low:
+        return ""
+    rest = array[array != lowest]
+    wrong = np.count_nonzero((rest < low) | (rest > high))
+    if not len(rest) or wrong > MAX_OUTSIDE * len(rest):
+        return ""
+    return f". The {array.size - len(rest)} voxels of {lowest:g} look like padding: set them to 0"
 
 
 def _mend(array: np.ndarray, name: str, high: float, median: float) -> str:
@@ -103,8 +116,13 @@ def _mend(array: np.ndarray, name: str, high: float, median: float) -> str:
         if low_usual <= median * factor <= high_usual
         and np.count_nonzero(array * factor > high) <= MAX_OUTSIDE * array.size
     ]
+    shifted = array[array > array.min()]
+    for offset in OFFSETS:
+        usual = len(shifted) and low_usual <= np.median(shifted) - offset <= high_usual
+        if usual and np.count_nonzero(shifted - offset > high) <= MAX_OUTSIDE * len(shifted):
+            fits.append(f"values with an offset: subtract {offset:g}, and set what is below 0 to 0")
     said = f". It looks like {', or '.join(fits)}" if fits else ". It may be another map"
-    if _whole(array) and array.max() <= PICTURE_MAX[1]:
+    if _whole(array) and array.min() >= 0 and array.max() <= PICTURE_MAX[1]:
         said += "; or a picture's grey values, which cannot be mended"
     elif _whole(array):
         said += (

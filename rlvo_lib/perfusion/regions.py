@@ -11,7 +11,8 @@ Half of the maps of large vessel occlusions hold late flow that fits neither ves
   and in its mirror image; in a core only one of the two is empty.
 
 Where flow is under the core's threshold there is hardly a curve whose delay could be read: Tmax is
-there the median of the voxel and its eight neighbours in the slice, as far as they are brain.
+there the median of the voxel and its eight neighbours in the slice, as far as they are brain, and a
+voxel beside the deficit belongs to it from 4 s on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rlvo_lib.perfusion.maps import brain_mask
 
 THRESHOLDS_S = (4, 6, 8, 10)
 DEFICIT_S = 6  # the perfusion deficit, within which core counts
+NEAR_DEFICIT_S = 4  # is enough where hardly anything flows and the neighbour is in the deficit
 CORE_RCBF = 0.30  # of the healthy hemisphere's mean (Cereda 2016; RAPID's default)
 CSF_RCBV = 0.30
 ISLAND_ML = 1.0
@@ -42,7 +44,7 @@ class Regions:
 
     brain: np.ndarray
     healthy: np.ndarray  # the tissue whose mean is 1 in relative maps
-    late: dict[int, np.ndarray]  # Tmax > 4, 6, 8, 10 s, each within those before
+    late: dict[int, np.ndarray]  # Tmax > 4, 6, 8, 10 s, each within those before; 6: the deficit
     core: np.ndarray  # relative CBF < 30 % within Tmax > 6 s
     artefact: np.ndarray  # Tmax > 6 s that was left out
     side: str  # the hemisphere that counts: "left", "right"; "none": no late flow, no side given
@@ -107,11 +109,14 @@ def regions(
     low = own & (cbf < CORE_RCBF * mean_cbf) if mean_cbf == mean_cbf else np.zeros_like(own)
     tmax = _steadied(tmax, low, brain, affine)
     late_anywhere = {s: brain & (tmax > s) for s in THRESHOLDS_S}
-    csf = _csf(cbv, own & (late_anywhere[THRESHOLDS_S[0]] | low), mirror, mean_cbv)
+    csf = _csf(cbv, own & (late_anywhere[NEAR_DEFICIT_S] | low), mirror, mean_cbv)
+    own &= ~csf
     late = {}
-    for s in THRESHOLDS_S:
-        mask = late_anywhere[s] & own & ~csf
-        twin = partial(_mirrored, late_anywhere[s], mirror)
+    for s, everywhere in late_anywhere.items():
+        mask = everywhere & own
+        if s == DEFICIT_S:
+            mask |= _beside(mask, low & late_anywhere[NEAR_DEFICIT_S] & own, affine)
+        twin = partial(_mirrored, everywhere, mirror)
         late[s] = _without_islands(mask, ISLAND_ML / ml, SYMMETRIC_ML / ml, twin)
     for outer, inner in zip(THRESHOLDS_S, THRESHOLDS_S[1:], strict=False):
         late[inner] &= late[outer]
@@ -151,22 +156,36 @@ def _steadied(
     at = np.nonzero(low)
     if not len(at[0]):
         return tmax
+    known = [np.where(inside, late, np.nan) for inside, late in zip(
+        _around(brain, at, affine), _around(tmax, at, affine), strict=True
+    )]  # fmt: skip
+    steady = tmax.copy()
+    steady[at] = np.nanmedian(np.stack(known), axis=0)
+    return steady
+
+
+def _beside(region: np.ndarray, candidates: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Those candidates (X, Y, Z) of which one of the 3 x 3 voxels of the slice is in the region."""
+    found = np.zeros_like(region)
+    at = np.nonzero(candidates)
+    found[at] = np.any(_around(region, at, affine), axis=0)
+    return found
+
+
+def _around(volume: np.ndarray, at: tuple, affine: np.ndarray) -> list[np.ndarray]:
+    """The values at voxels `at` and at their eight neighbours within the slice, nine arrays."""
     spacing = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
-    across = int(np.argmax(spacing))  # the slices' axis; the last of equal ones
-    across = 2 if spacing[2] >= 0.999 * spacing[across] else across
+    across = 2 if spacing[2] >= 0.999 * spacing.max() else int(np.argmax(spacing))
     first, second = (axis for axis in range(3) if axis != across)
     step = np.maximum(1, np.round(NEIGHBOUR_MM / spacing).astype(int))
-    around = []
+    values = []
     for di in (-step[first], 0, step[first]):
         for dj in (-step[second], 0, step[second]):
             place = list(at)
-            place[first] = np.clip(at[first] + di, 0, tmax.shape[first] - 1)
-            place[second] = np.clip(at[second] + dj, 0, tmax.shape[second] - 1)
-            place = tuple(place)
-            around.append(np.where(brain[place], tmax[place], np.nan))
-    steady = tmax.copy()
-    steady[at] = np.nanmedian(np.stack(around), axis=0)
-    return steady
+            place[first] = np.clip(at[first] + di, 0, volume.shape[first] - 1)
+            place[second] = np.clip(at[second] + dj, 0, volume.shape[second] - 1)
+            values.append(volume[tuple(place)])
+    return values
 
 
 def _mirror(affine: np.ndarray, midline: np.ndarray) -> np.ndarray:
