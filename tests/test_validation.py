@@ -567,8 +567,11 @@ def test_many_of_one_scan_time_are_compared_as_wholes(raw, check):
 
 
 def _save(root, patient, scan, seed=0):
-    array = np.random.default_rng(seed).integers(-1000, 1000, (12, 12, 12)).astype(np.int16)
-    return images.save_nifti(scan_path(root, patient, scan), array, np.eye(4))
+    """Noise in a sphere: of the size of a head, and all that the checks ask of one."""
+    place = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)
+    noise = np.random.default_rng(seed).integers(-150, 200, place.shape)
+    array = np.where(place < 9, noise, -1000).astype(np.int16)
+    return images.save_nifti(scan_path(root, patient, scan), array, np.diag([8.0, 8, 8, 1]))
 
 
 @pytest.fixture
@@ -598,13 +601,32 @@ def test_scans_are_checked_by_patient_and_file(scanned, study, words):
 def test_reading_the_scans_finds_what_headers_do_not_show(raw, write_dataset, study, words):
     root = write_dataset(raw)
     for seed, patient in enumerate(raw.index):
-        array = np.random.default_rng(seed).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
-        path = images.save_nifti(scan_path(root, patient, "ncct"), array, np.eye(4))
+        path = _save(root, patient, "ncct", seed)
     path.write_bytes(path.read_bytes()[:-2000])
     assert validation.validate(root, study, words).empty
     faults = validation.validate(root, study, words, read_scans=True)
     assert faults["participant_id"].tolist() == ["sub-09"]
     assert "damaged or truncated" in faults["message"].iloc[0]
+
+
+def test_geometry_is_judged_from_headers_and_values_from_voxels(scanned, study, words):
+    array, affine = images.load_nifti(scan_path(scanned, "sub-01", "cta"))
+    images.save_nifti(scan_path(scanned, "sub-01", "cta"), array.astype(np.int16), affine / 10)
+    images.save_nifti(scan_path(scanned, "sub-02", "ncct"), (array + 1024).astype(np.int16), affine)
+    tilted = affine.copy()
+    tilted[1, 2] = 2.0
+    images.save_nifti(scan_path(scanned, "sub-03", "cta"), array.astype(np.int16), tilted)
+    faults = validation.validate(scanned, study, words)
+    assert faults[["severity", "where"]].to_numpy().tolist() == [
+        ["error", "sub-01/ct/sub-01_cta.nii.gz"], ["warning", "sub-03/ct/sub-03_cta.nii.gz"],
+    ]  # fmt: skip
+    assert "too small for a head" in faults["message"].iloc[0]
+    assert (
+        "tilted gantry" in faults["message"].iloc[1] and "14.0 degrees" in faults["value"].iloc[1]
+    )
+    read = validation.validate(scanned, study, words, read_scans=True)
+    fault = _one(read[read["where"] == "sub-02/ct/sub-02_ncct.nii.gz"])
+    assert fault["severity"] == "error" and "without their offset" in fault["message"]
 
 
 def test_folders_without_a_row_and_rows_without_a_scan(scanned, study, words):

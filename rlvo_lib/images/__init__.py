@@ -8,25 +8,36 @@ Conventions
 * Every fault a user can cause is an ``InputError`` of one line that names the file.
 """
 
+from rlvo_lib.images.checks import header_findings, load_scan, scan_findings, voxel_findings
 from rlvo_lib.images.dicom import from_dicom
-from rlvo_lib.images.geometry import canonical, is_sheared, voxel_sizes
+from rlvo_lib.images.findings import Finding
+from rlvo_lib.images.geometry import canonical, is_sheared, shear_degrees, voxel_sizes
+from rlvo_lib.images.header import MAX_VOXELS, Header, check_header, read_header
 from rlvo_lib.images.hounsfield import AIR_HU, check_hu, load_ct, window
-from rlvo_lib.images.nifti import MAX_VOXELS, check_header, load_nifti, save_nifti
+from rlvo_lib.images.nifti import load_nifti, save_nifti
 from rlvo_lib.images.resampling import field_of_view, resample
 
 __all__ = [
     "AIR_HU",
+    "Finding",
+    "Header",
     "MAX_VOXELS",
     "canonical",
     "check_header",
     "check_hu",
     "field_of_view",
     "from_dicom",
+    "header_findings",
     "is_sheared",
     "load_ct",
     "load_nifti",
+    "load_scan",
+    "read_header",
     "resample",
     "save_nifti",
+    "scan_findings",
+    "shear_degrees",
+    "voxel_findings",
     "voxel_sizes",
     "window",
 ]

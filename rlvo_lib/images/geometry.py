@@ -17,6 +17,20 @@ def is_sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > tolerance)
 
 
+def shear_degrees(affine: np.ndarray) -> float:
+    """How far the voxel axes are from right angles, at most, in degrees.
+
+    >>> tilted = np.eye(4)
+    >>> tilted[1, 2] = 1.0  # slices shifted by a voxel each
+    >>> round(shear_degrees(tilted), 1)
+    45.0
+    """
+    axes = np.asarray(affine, dtype=float)[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
+    return float(np.degrees(np.arcsin(min(cosine, 1.0))))
+
+
 def canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same volume with its axes closest to x, y, z of the world (RAS+), nothing interpolated.
 

@@ -11,13 +11,8 @@ import numpy as np
 
 from rlvo_lib.config import InputError
 from rlvo_lib.images.geometry import is_sheared
+from rlvo_lib.images.header import MAX_HEADER_BYTES, read_header
 from rlvo_lib.storage import atomic
-
-MAX_VOXELS = 512 * 512 * 2000
-"""Largest volume that is read: more than any head CT; a larger header is a fault or an attack."""
-
-MAX_HEADER_BYTES = 1 << 20
-"""Largest distance from the start of a file to its voxels (header and extensions)."""
 
 
 def save_nifti(
@@ -90,19 +85,13 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     voxels, an affine that cannot be inverted.
     """
     path = Path(path)
-    kind, claimed = check_header(path)
+    header = read_header(path)
     try:
-        image = kind.from_bytes(_unpacked(path, claimed))
-        if image.get_data_dtype().kind not in "iuf":
-            raise InputError(
-                f"{path}: holds colours or complex numbers; one number a voxel allowed"
-            )
+        image = header.kind.from_bytes(_unpacked(path, header.claimed_bytes))
         array = np.asarray(image.dataobj, dtype=np.float32)
         affine = np.array(image.affine, dtype=np.float64)
     except nib.spatialimages.HeaderDataError as error:
         raise InputError(f"{path}: is not a readable NIfTI file ({error})") from error
-    except InputError:
-        raise
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is damaged or truncated ({reason})") from error
@@ -133,47 +122,3 @@ def _unpacked(path: Path, claimed: int) -> bytes:
         if packed and room <= 0:
             raise EOFError("longer than its header says")
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def check_header(path: Path) -> tuple[type, int]:
-    """Refuse, from the first bytes alone, a file that is not a NIfTI volume of sensible size.
-
-    Returns the class that reads it and the bytes its header claims.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-        if start[:2] == b"\x1f\x8b":
-            start = zlib.decompressobj(wbits=31).decompress(start, 540)
-        elif path.suffix == ".gz":
-            raise InputError(f"{path}: is not gzip-compressed, as its name says (.gz)")
-    except (OSError, zlib.error) as error:
-        raise InputError(f"{path}: is damaged or cannot be read ({error})") from error
-    kind = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
-    sizes = {int.from_bytes(start[:4], order): order for order in ("little", "big")}
-    size = next((s for s in sizes if s in kind), None)
-    if size is None or len(start) < size:
-        raise InputError(f"{path}: is not a NIfTI file, or is cut off in its header")
-    endian = "<" if sizes[size] == "little" else ">"
-    header = kind[size].header_class(start[:size], endianness=endian, check=False)
-    shape = [int(n) for n in header["dim"][1 : 1 + max(0, min(7, int(header["dim"][0])))]]
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
-    said = " x ".join(map(str, shape))
-    if len(shape) != 3:
-        raise InputError(f"{path}: has {len(shape)} dimensions ({said}); one 3D volume is allowed")
-    if min(shape) < 1:
-        raise InputError(f"{path}: has an empty dimension ({said}); each must be at least 1")
-    if np.prod(shape, dtype=float) > MAX_VOXELS:
-        raise InputError(f"{path}: claims {said} voxels; at most {MAX_VOXELS:,} are read")
-    if not 0 <= float(header["vox_offset"]) <= MAX_HEADER_BYTES:
-        raise InputError(f"{path}: claims a header of {float(header['vox_offset']):.0f} bytes")
-    with np.errstate(all="ignore"):
-        affine = np.asarray(header.get_best_affine(), dtype=float)
-        volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
-    if not 1e-6 < volume < 1e6:
-        raise InputError(f"{path}: its affine cannot be inverted (voxel volume {volume:.3g} mm3)")
-    voxel_bytes = max(int(header["bitpix"]), 8) // 8
-    return kind[size], int(header["vox_offset"]) + int(np.prod(shape, dtype=np.int64)) * voxel_bytes

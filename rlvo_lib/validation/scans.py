@@ -119,19 +119,23 @@ def _check_scans(
         if not path.exists():
             continue
         held.append(name)
+        where = path.relative_to(root).as_posix()
+        look = images.scan_findings if read_scans else images.header_findings
         try:
-            if not read_scans:
-                images.check_header(path)
-            elif scan.kind == "ct":
-                images.load_ct(path)
-            else:
-                images.load_nifti(path)
-            if scan.kind != "mask":
-                comparable.append((patient, path))
+            found = look(path, scan)
         except InputError as error:
-            faults.append(Fault("error", patient, path.relative_to(root).as_posix(), "",
-                                "a 3D NIfTI scan", str(error)))  # fmt: skip
+            faults.append(Fault("error", patient, where, "", "a 3D NIfTI scan", str(error)))
+            continue
+        faults += [_fault(finding, patient, where) for finding in found]
+        if scan.kind != "mask" and not any(f.severity == "error" for f in found):
+            comparable.append((patient, path))
     return held, faults
+
+
+def _fault(finding: images.Finding, patient: str, where: str) -> Fault:
+    value = f" ({finding.value})" if finding.value else ""
+    return Fault(finding.severity, patient, where, finding.value, finding.allowed,
+                 f"{finding.what}{value}")  # fmt: skip
 
 
 def _lacking(ids: pd.Series, held: dict[str, list[str]], study: Study) -> Iterator[Fault]:
