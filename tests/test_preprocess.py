@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -325,6 +326,35 @@ def test_two_at_once_do_not_make_the_same_thing_twice(folder, settings, monkeypa
         one, two = pool.map(lambda _: preprocess.prepare(data, settings), range(2))
     assert sorted(made) == sorted(SIDES)
     assert one.fingerprint == two.fingerprint
+
+
+def _prepare_and_note(root, cache, notes):
+    """In a process of its own: prepare, and write down which patients were made here."""
+    real = preprocess.cache._make_one
+
+    def noted(task, where):
+        with open(notes, "a") as file:
+            file.write(f"{task.participant_id}\n")
+        real(task, where)
+
+    preprocess.cache._make_one = noted
+    settings = config.load_settings("smoke", cache=cache, workers=1)
+    preprocess.prepare(dataset(root, SIDES), settings)
+
+
+def test_two_processes_share_a_cache(folder, settings, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    arguments = (folder, settings.cache, tmp_path / "notes")
+    pair = [context.Process(target=_prepare_and_note, args=arguments) for _ in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join()
+        assert process.exitcode == 0
+    made = (tmp_path / "notes").read_text().split()
+    assert sorted(made) == sorted(SIDES)  # each patient once, by one of the two
+    cache = preprocess.prepare(dataset(folder, SIDES), settings)
+    assert cache.load(["sub-0003"], ["ncct"]).any()
 
 
 def test_a_tensor_cut_off_in_writing_is_made_again(folder, settings, monkeypatch):

@@ -61,9 +61,8 @@ def hu_findings(array: np.ndarray) -> list[Finding]:
         what = f"has values over {HIGHEST_HU:g}: negative HU were stored as unsigned numbers"
         return [error(what, value, "HU, air near -1000: convert again from DICOM")]
     sample = array[::2, ::2]
-    if low > HIGHEST_AIR_HU and _share(sample, 1000, 1124) > LEAST_TISSUE < _share(
-        sample, low, 200
-    ):
+    lifted = min(_share(sample, 1000, 1124), _share(sample, low - 1, 200))  # tissue, and air
+    if low > HIGHEST_AIR_HU and lifted > LEAST_TISSUE:
         what = "its values are HU without their offset: air near 0, soft tissue near 1024"
         mend = "HU, air near -1000: convert again from DICOM, or add the rescale intercept (-1024)"
         return [error(what, value, mend)]
