@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +121,35 @@ def _refuse_unknown_columns(study: Study, words: Dictionary) -> None:
                 f"study.toml of study '{study.name}': [measured] names the column '{column}'; allowed: "
                 "a column of the data dictionary"
             )
+
+
+def open_images(settings: Settings) -> Analysis:
+    """As `open_analysis`; but a dataset in which nobody's outcome is known opens too, for its images.
+
+    Then every patient with one of the scans that eligibility asks for is in, ``y`` and ``split`` are
+    empty, and nothing is written: there is no cohort to freeze.
+
+    Raises
+    ------
+    InputError
+        As `open_analysis`, apart from what outcome, predictors and eligibility would need.
+    """
+    words = dictionary.load(settings.study.dictionary_path)
+    if settings.data is None or _has_outcome(settings, words):
+        return open_analysis(settings)
+    settings = dataclasses.replace(settings, study=settings.study.images_only)
+    validation.require_valid(settings.data, settings.study, words)
+    data = dataset.load_dataset(settings.data, settings.study, words)
+    frame = cohort.build(data, settings.study, words)
+    return Analysis(settings, words, data, frame, pd.DataFrame(columns=cohort.SPLIT_COLUMNS))
+
+
+def _has_outcome(settings: Settings, words: Dictionary) -> bool:
+    try:
+        raw = dataset.read_participants(settings.data)
+        return cohort.outcome_is_known(raw, settings.study, words)
+    except InputError:
+        return True  # `open_analysis` says what is wrong
 
 
 def split_plan(settings: Settings, given: Path | None) -> dict[str, Any]:

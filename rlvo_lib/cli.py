@@ -210,6 +210,31 @@ def soop(
     typer.echo(adapter.show(report, str(out)))
 
 
+@adapt_app.command()
+def isles24(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The unpacked train folder of ISLES'24.")
+    ],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    native: Annotated[
+        bool,
+        typer.Option(
+            "--native", help="CTA and maps in their own space, not those registered to the NCCT."
+        ),
+    ] = False,
+) -> None:
+    """ISLES'24: acute CT and perfusion maps of thrombectomy patients, for notebook 02. No rLVO outcome.
+
+    Every file is checked and copied; follow-up images and masks are never taken. What was left out, and
+    why, is listed in DATASET/derivatives/adapt/report.csv. Interrupted? Run it again.
+
+    Exit status: 0 written, 2 not written.
+    """
+    from rlvo_lib.adapters import isles24 as adapter
+
+    typer.echo(adapter.show(adapter.adapt(source, out, native=native), str(out)))
+
+
 @app.command()
 def reproduce(
     data: Annotated[

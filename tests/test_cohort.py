@@ -397,3 +397,20 @@ def test_the_screen_never_looks_at_the_test_part(screened, study, words):
     changed = screened.copy()
     changed.loc[60:, "age"], changed.loc[60:, "rlvo"] = "50", "1"
     assert cohort.screen_predictors(changed, split, study, words).equals(before)
+
+
+def test_without_criteria_or_their_columns_no_outcome_is_known(raw, study, words):
+    assert cohort.derive_label(pd.DataFrame(index=["a", "b"])).isna().all()
+    assert cohort.outcome_is_known(raw, study, words)
+    assert not cohort.outcome_is_known(raw.drop(columns="rescue_type"), study, words)
+    unknown = raw.assign(final_stenosis_pct="-99", etici_final="-99", rescue_type="-99")
+    assert not cohort.outcome_is_known(unknown, study, words)
+    unknown.loc["sub-03", "rescue_type"] = "2"  # one known case is enough: eligibility comes later
+    assert cohort.outcome_is_known(unknown, study, words)
+
+
+def test_a_study_for_its_images_asks_for_scans_alone(study):
+    images = study.images_only
+    assert [rule.id for rule in images.eligibility] == ["imaging"]
+    assert images.criteria == () and images.scans == study.scans
+    assert images.channels == study.channels and images.flip_to_side == study.flip_to_side

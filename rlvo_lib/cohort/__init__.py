@@ -12,6 +12,7 @@ from rlvo_lib.cohort.eligibility import (
     flow,
     included,
     labels,
+    outcome_is_known,
     read_frame,
 )
 from rlvo_lib.cohort.freezing import freeze_split, frozen_files, refuse_embedded_over
@@ -23,7 +24,14 @@ from rlvo_lib.cohort.label import (
 )
 from rlvo_lib.cohort.rules import criteria, derive_label, meets
 from rlvo_lib.cohort.screen import screen_predictors
-from rlvo_lib.cohort.split import fold_column, make_split, read_split, split_counts, units
+from rlvo_lib.cohort.split import (
+    SPLIT_COLUMNS,
+    fold_column,
+    make_split,
+    read_split,
+    split_counts,
+    units,
+)
 from rlvo_lib.cohort.tables import (
     missingness,
     standardised_differences,
@@ -32,6 +40,7 @@ from rlvo_lib.cohort.tables import (
 )
 
 __all__ = [
+    "SPLIT_COLUMNS",
     "assign",
     "build",
     "criteria",
@@ -50,6 +59,7 @@ __all__ = [
     "make_split",
     "meets",
     "missingness",
+    "outcome_is_known",
     "read_frame",
     "read_split",
     "refuse_embedded_over",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlvo_lib.cohort.rules import criteria, derive_label, meets, needed_columns
+from rlvo_lib.cohort.rules import criteria, derive_label, label_columns, meets, needed_columns
 from rlvo_lib.config import InputError, Rule, Study
 from rlvo_lib.dataset import Dataset, missing_codes, typed
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary
@@ -104,6 +104,15 @@ def _assessed(rule: Rule, scans: pd.Series) -> bool:
     return rule.op != "any-scan" or bool((scans != "").any())
 
 
+def outcome_is_known(raw: pd.DataFrame, study: Study, dictionary: Dictionary) -> bool:
+    """Whether the outcome of any patient of a table of text can be derived, eligible or not."""
+    columns = label_columns(study)
+    if not set(columns) <= set(raw.columns):
+        return False
+    label = derive_label(criteria(typed(raw[columns], dictionary), study))
+    return bool(label.notna().any())
+
+
 def read_frame(run: str | Path) -> pd.DataFrame:
     """``cohort.csv`` of a run folder, as the text it was written in."""
     path = Path(run) / "cohort.csv"
@@ -119,8 +128,9 @@ def included(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def labels(frame: pd.DataFrame, study: Study) -> pd.Series:
-    """The outcome (0 or 1, integers) of the eligible patients, by participant_id."""
-    return included(frame)[study.outcome].astype(int)
+    """The outcome (0 or 1, integers) of the eligible patients in whom it is known, by participant_id."""
+    outcome = included(frame)[study.outcome]
+    return outcome[outcome != ""].astype(int)
 
 
 def flow(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

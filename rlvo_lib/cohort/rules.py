@@ -60,9 +60,13 @@ def criteria(table: pd.DataFrame, study: Study) -> pd.DataFrame:
 def derive_label(met: pd.DataFrame) -> pd.Series:
     """The outcome from its criteria: any met gives 1; otherwise any unknown gives NaN; otherwise 0.
 
+    Without any criterion it is unknown.
+
     >>> derive_label(pd.DataFrame({"a": [0, 1, 0], "b": [0, float("nan"), float("nan")]})).tolist()
     [0.0, 1.0, nan]
     """
+    if met.columns.empty:
+        return pd.Series(float("nan"), index=met.index)
     return (
         (met == 1).any(axis=1).astype(float).mask((met != 1).all(axis=1) & met.isna().any(axis=1))
     )

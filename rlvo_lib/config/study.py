@@ -208,6 +208,18 @@ class Study:
         return dataclasses.replace(self, validation=self.validation | {"repeats": repeats})
 
     @property
+    def images_only(self) -> Study:
+        """This study for a dataset without any outcome: only a rule about scans decides who is in."""
+        return dataclasses.replace(
+            self,
+            criteria=(),
+            eligibility=tuple(rule for rule in self.eligibility if rule.op == "any-scan"),
+            consistency=(),
+            predictors={},
+            arms={},
+        )
+
+    @property
     def outcome_label(self) -> str:
         """What a patient with the outcome is called; a sensitivity definition is named with it."""
         if self.definition == MAIN:

@@ -198,14 +198,17 @@ def _is_quantised(array: np.ndarray, high: float) -> bool:
     return bool(np.abs(levels - np.rint(levels)).max() < 1e-3)
 
 
-def load_scan(path: str | Path, scan: Scan) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+def load_scan(
+    path: str | Path, scan: Scan, *, fill: float | None = None
+) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
     """A scan as (X, Y, Z) float32, its 4x4 affine (voxel indices to world mm, RAS+), and warnings.
 
-    The padding of a CT is raised to -1024 HU. Raises InputError, one line that names the file, at the
-    first error: what `load_nifti` refuses, then the header's findings, then the voxels'.
+    The padding of a CT is raised to -1024 HU. NaN and infinite voxels take the value `fill`; without
+    one they are refused. Raises InputError, one line that names the file, at the first error: what
+    `load_nifti` refuses, then the header's findings, then the voxels'.
     """
     warnings = refuse(header_findings(path, scan), path)
-    array, affine = load_nifti(path)
+    array, affine = load_nifti(path, fill=fill)
     warnings += refuse(voxel_findings(array, affine, scan), path)
     return (clip_padding(array) if scan.kind == "ct" else array), affine, warnings
 

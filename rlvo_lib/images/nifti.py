@@ -77,8 +77,10 @@ def _storable(array: np.ndarray) -> np.ndarray:
     return array.astype("<i2")
 
 
-def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def load_nifti(path: str | Path, *, fill: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Voxels as stored, (X, Y, Z) float32, and their 4x4 affine (voxel indices to world mm, RAS+).
+
+    NaN and infinite voxels take the value `fill`; without one they are refused.
 
     Raises InputError naming the file and the fault: missing, not NIfTI, damaged or truncated, not
     3D, empty or impossibly large (refused from the header, before unpacking), NaN or infinite
@@ -98,8 +100,12 @@ def load_nifti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise InputError(f"{path}: {bad} voxels are NaN or infinite; only finite values allowed")
+        if fill is None:
+            bad = int((~np.isfinite(array)).sum())
+            raise InputError(
+                f"{path}: {bad} voxels are NaN or infinite; only finite values allowed"
+            )
+        array = np.nan_to_num(array, nan=fill, posinf=fill, neginf=fill)
     return array, affine
 
 
