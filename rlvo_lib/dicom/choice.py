@@ -1,0 +1,305 @@
+"""Which stack of a patient becomes which scan, by stated preferences; what they leave open is listed.
+
+All scans of a patient come from one study: the only one that has a CTA, else the only one that has an
+NCCT, else the only one that has maps. Within it the preferences of `PREFERRED` decide. A tie, a doubt
+about what a stack is, or several studies that could be the baseline are left to a person, whose
+answers (`read_choices`) go before every rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlvo_lib import storage
+from rlvo_lib.config import InputError
+from rlvo_lib.dataset import IDENTIFIER
+from rlvo_lib.dicom.kinds import MAPS, SCANS, Kind, kind_of, soft
+from rlvo_lib.dicom.series import Stack
+
+NONE = "none"
+COLUMNS = ["participant_id", "scan", "candidates", "reason", "state", "choice"]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What is wanted of a CT. Among stacks of allowed thickness and kernel the thinnest is taken."""
+
+    thinnest_mm: float  # thinner is mostly noise
+    thickest_mm: float  # thicker: a person decides
+    usual_mm: float  # thicker is taken, and noted
+
+
+#: The one place for what is preferred. Both scans: a soft kernel (`kernels`); bone kernels are refused.
+PREFERRED = {
+    "ncct": Preference(thinnest_mm=0.5, thickest_mm=10.0, usual_mm=5.0),
+    "cta": Preference(thinnest_mm=0.3, thickest_mm=3.0, usual_mm=1.25),
+}
+SAME_MM = 0.06  # thicknesses that differ by less are one
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was decided for one stack or one scan.
+
+    ``status``: ``chosen``, ``not chosen`` (another one is better), ``set aside``, ``refused`` (it has a
+    fault), ``undecided``.
+    """
+
+    stack: Stack
+    kind: Kind
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Open:
+    """A scan that a person must decide: the stacks it could be, and why the rules do not."""
+
+    scan: str
+    candidates: tuple[Stack, ...]
+    reason: str
+
+    @property
+    def state(self) -> str:
+        """Changes when the candidates do, so that an old answer is never taken for a new question."""
+        return storage.key(sorted((s.label, s.first.series_uid, s.files) for s in self.candidates))
+
+
+@dataclass
+class Choice:
+    """All decisions for one patient."""
+
+    chosen: dict[str, Stack] = field(default_factory=dict)
+    open: list[Open] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # by label
+    refused: dict[str, str] = field(default_factory=dict)  # scans without a usable stack: reason
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A person's answer for one scan: a stack's label, or ``none``."""
+
+    label: str
+    state: str = ""  # of the question that was answered
+
+
+def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str = "") -> Choice:
+    """Decide for one patient. ``answers`` are by scan; ``where`` names the patient in messages.
+
+    Raises
+    ------
+    InputError
+        If an answer names no stack of the patient, or the candidates have changed since.
+    """
+    kinds = {stack.label: kind_of(stack) for stack in stacks}
+    made = Choice()
+    for stack in stacks:
+        kind = kinds[stack.label]
+        status = "set aside" if kind.name == "aside" else "refused" if stack.fault else "not chosen"
+        made.outcomes[stack.label] = Outcome(stack, kind, status, kind.reason or stack.fault)
+    by_scan = {
+        scan: [s for s in stacks if kinds[s.label].name == scan and not s.fault] for scan in SCANS
+    }
+    for scan in ("ncct", "cta"):
+        by_scan[scan] = _without_sharp(by_scan[scan], scan, made)
+    study, doubt = _baseline(by_scan)
+    for scan in SCANS:
+        if scan in answers:
+            _answered(scan, answers[scan], by_scan[scan], stacks, made, where)
+        else:
+            _decide(scan, by_scan[scan], kinds, study, doubt, made)
+    _tell_refused(stacks, kinds, made)
+    return made
+
+
+def _note(made: Choice, stack: Stack, status: str, reason: str) -> None:
+    old = made.outcomes[stack.label]
+    made.outcomes[stack.label] = Outcome(stack, old.kind, status, reason)
+
+
+def _without_sharp(stacks: list[Stack], scan: str, made: Choice) -> list[Stack]:
+    kept = []
+    for stack in stacks:
+        if soft(stack, scan) == "sharp":
+            _note(made, stack, "set aside", "a sharp kernel (bone or lung); a soft one is needed")
+        else:
+            kept.append(stack)
+    return kept
+
+
+def _baseline(by_scan: Mapping[str, list[Stack]]) -> tuple[int | None, str]:
+    """The study that the scans are taken from; None, and why, if several could be it."""
+    for scans, what in ((("cta",), "a CTA"), (("ncct",), "an NCCT"), (MAPS, "maps")):
+        studies = sorted({stack.study for scan in scans for stack in by_scan[scan]})
+        if len(studies) > 1:
+            listed = " and ".join(map(str, studies))
+            return None, f"studies {listed} each have {what}: which one is the baseline?"
+        if studies:
+            return studies[0], ""
+    return None, ""
+
+
+def _decide(
+    scan: str,
+    stacks: list[Stack],
+    kinds: Mapping[str, Kind],
+    study: int | None,
+    doubt: str,
+    made: Choice,
+) -> None:
+    if not stacks:
+        return
+    if doubt:
+        _leave_open(scan, stacks, doubt, made)
+        return
+    own = [stack for stack in stacks if stack.study == study]
+    if not own:
+        reason = f"not in study {study}, which the other scans are from"
+        _leave_open(scan, stacks, reason, made)
+        return
+    for stack in stacks:
+        if stack.study != study:
+            _note(made, stack, "not chosen", f"not in study {study}, which the scans are taken from")
+    sure = [stack for stack in own if not kinds[stack.label].unsure]
+    if not sure:
+        _leave_open(scan, own, kinds[own[0].label].unsure, made)
+        return
+    best, reason = _best(scan, sure)
+    if reason:
+        _leave_open(scan, best, reason, made)
+        return
+    made.chosen[scan] = best[0]
+    _note(made, best[0], "chosen", _why(scan, best[0], own))
+    for stack in own:
+        if stack is best[0]:
+            continue
+        unsure = kinds[stack.label].unsure
+        _note(made, stack, "not chosen", unsure or f"{best[0].label} is preferred")
+
+
+def _best(scan: str, stacks: list[Stack]) -> tuple[list[Stack], str]:
+    """The preferred stack; or those between which the preferences do not decide, and why."""
+    if scan in MAPS:
+        return stacks, "" if len(stacks) == 1 else f"{len(stacks)} maps of the same name"
+    known = [stack for stack in stacks if soft(stack, scan) == "soft"]
+    if not known:
+        return stacks, "a kernel that is not known here: is it a soft one?"
+    want = PREFERRED[scan]
+    fitting = [
+        stack for stack in known
+        if stack.thickness_mm and want.thinnest_mm <= stack.thickness_mm <= want.thickest_mm
+    ]  # fmt: skip
+    if not fitting:
+        return known, (
+            f"no slices of {want.thinnest_mm:g} to {want.thickest_mm:g} mm: is one of these good enough?"
+        )
+    thinnest = min(stack.thickness_mm for stack in fitting)
+    best = [stack for stack in fitting if stack.thickness_mm - thinnest < SAME_MM]
+    if len(best) == 1:
+        return best, ""
+    return best, f"{len(best)} stacks of {thinnest:g} mm with a soft kernel"
+
+
+def _why(scan: str, stack: Stack, own: list[Stack]) -> str:
+    if scan in MAPS:
+        said = stack.first.unit
+        return "" if said else "the unit is not stated; the vendors' usual one is meant"
+    parts = ["the only one" if len(own) == 1 else "the thinnest with a soft kernel"]
+    if stack.thickness_mm and stack.thickness_mm > PREFERRED[scan].usual_mm:
+        parts.append(f"thicker ({stack.thickness_mm:g} mm) than {PREFERRED[scan].usual_mm:g} mm")
+    if stack.first.lossy:
+        parts.append("compressed with loss")
+    return "; ".join([*parts, *stack.notes])
+
+
+def _leave_open(scan: str, stacks: list[Stack], reason: str, made: Choice) -> None:
+    made.open.append(Open(scan, tuple(stacks), reason))
+    for stack in stacks:
+        _note(made, stack, "undecided", reason)
+
+
+def _answered(
+    scan: str,
+    answer: Answer,
+    candidates: list[Stack],
+    stacks: tuple[Stack, ...],
+    made: Choice,
+    where: str,
+) -> None:
+    """Take a person's answer, once it is sure that it can be taken."""
+    by_label = {stack.label: stack for stack in stacks}
+    for stack in candidates:
+        _note(made, stack, "not chosen", "a person chose another")
+    if answer.label == NONE:
+        return
+    stack = by_label.get(answer.label)
+    if stack is None:
+        raise InputError(
+            f"{where}{scan}: choice {answer.label!r}; allowed: none, or one of {', '.join(by_label)}"
+        )
+    if answer.state and answer.state not in _states(scan, candidates):
+        raise InputError(
+            f"{where}{scan}: the candidates have changed since the answer {answer.label!r}; allowed: an "
+            "answer to the question as it is now (run without that line to see it)"
+        )
+    kind = made.outcomes[stack.label].kind
+    usable = kind.name in SCANS or "reformatted" in kind.reason or "sharp" in kind.reason
+    if stack.fault or stack.times > 1 or not stack.at_mm or not usable:
+        reason = stack.fault or kind.reason or "it is not one volume"
+        raise InputError(
+            f"{where}{scan}: choice {answer.label!r} cannot be used: {reason}; allowed: another, or none"
+        )
+    made.chosen[scan] = stack
+    _note(made, stack, "chosen", "a person's choice")
+
+
+def _states(scan: str, candidates: list[Stack]) -> set[str]:
+    """States of every question that could have been asked about these candidates."""
+    from itertools import combinations
+
+    few = candidates[:8]
+    return {
+        Open(scan, part, "").state
+        for count in range(1, len(few) + 1)
+        for part in combinations(few, count)
+    } | {Open(scan, tuple(candidates), "").state}
+
+
+def _tell_refused(stacks: tuple[Stack, ...], kinds: Mapping[str, Kind], made: Choice) -> None:
+    """Scans of which there is a stack, but none that can be used."""
+    for stack in stacks:
+        scan = kinds[stack.label].name
+        open_scans = {question.scan for question in made.open}
+        if scan in SCANS and stack.fault and scan not in made.chosen and scan not in open_scans:
+            made.refused.setdefault(scan, f"{stack.label}: {stack.fault}")
+
+
+def read_choices(path: str | Path) -> dict[str, dict[str, Answer]]:
+    """Answers by participant and scan, from a table with participant_id, scan and choice.
+
+    ``undecided.csv`` with its last column filled in is one. Rows without a choice are left out.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or a row is no answer; the message names file, line and value.
+    """
+    table = storage.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
+    lacking = {"participant_id", "scan", "choice"} - set(table.columns)
+    if lacking:
+        raise InputError(f"{path}: column {sorted(lacking)[0]!r} is missing; allowed: {COLUMNS}")
+    answers: dict[str, dict[str, Answer]] = {}
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        label, scan, who = (row[name].strip() for name in ("choice", "scan", "participant_id"))
+        if not label:
+            continue
+        if scan not in SCANS:
+            raise InputError(f"{path}, line {line}: scan {scan!r}; allowed: {', '.join(SCANS)}")
+        if not IDENTIFIER.fullmatch(who):
+            raise InputError(f"{path}, line {line}: participant_id {who!r}; allowed: sub- and letters or digits")  # fmt: skip
+        if scan in answers.setdefault(who, {}):
+            raise InputError(f"{path}, line {line}: a second answer for {who} {scan}; allowed: one")
+        answers[who][scan] = Answer(label, row.get("state", "").strip())
+    return answers
