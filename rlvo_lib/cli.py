@@ -176,6 +176,64 @@ def import_(
     raise typer.Exit(1 if (faults["severity"] == "error").any() else 0)
 
 
+@app.command("dicom")
+def dicom_(
+    folder: Annotated[Path, typer.Argument(help="Folder (or archive) of DICOM files.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder; a table that is in it stays.")],
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            "--patients-file",
+            help="Table patient_id, participant_id; left out: names are keyed hashes.",
+        ),
+    ] = None,
+    patient: Annotated[
+        str, typer.Option(help="All files are of this one participant, sub-XXXX.")
+    ] = "",
+    choices: Annotated[
+        Path | None, typer.Option(help="Answers: undecided.csv with its last column filled in.")
+    ] = None,
+    private: Annotated[
+        Path | None,
+        typer.Option(help="What stays at the hospital; left out: DATASET_private beside it."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Study whose scans are written.")] = "rlvo",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List all series and what would happen; write nothing.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over scans that came from elsewhere.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one a processor.")] = 0,
+) -> None:
+    """Make the scans of a dataset folder from a hospital's DICOM files, without names and dates.
+
+    docs/dicom.md explains what is chosen, set aside and let out. What cannot be decided is listed for a
+    person. Interrupted? Run it again: what was finished is not done twice.
+
+    Exit status: 0 all done; 1 something is undecided or was refused, and is listed; 2 not carried out.
+    """
+    from rlvo_lib import dicom, dictionary
+    from rlvo_lib.config import available_workers, load_study
+
+    plan = load_study(study)
+    summary = dicom.convert_folder(
+        folder,
+        out,
+        plan,
+        dictionary.load(plan.dictionary_path),
+        patients_path=patients,
+        patient=patient,
+        choices_path=choices,
+        private=private,
+        dry_run=dry_run,
+        overwrite=replace,
+        processes=workers or available_workers(),
+    )
+    typer.echo(dicom.show(summary, str(out)))
+    raise typer.Exit(0 if summary.in_order else 1)
+
+
 @adapt_app.command()
 def soop(
     masks: Annotated[Path, typer.Option(help="Folder of the lesion masks in standard space.")],

@@ -82,18 +82,47 @@ class Answer:
     """A person's answer for one scan: a stack's label, or ``none``."""
 
     label: str
-    state: str = ""  # of the question that was answered
+    state: str = ""  # of the question that was answered; "" where none was asked
+    kept: bool = False  # from an earlier run
 
 
 def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str = "") -> Choice:
     """Decide for one patient. ``answers`` are by scan; ``where`` names the patient in messages.
 
+    An answer to a question that is another one by now leaves the scan undecided. The study that the
+    answers name is the baseline for all scans.
+
     Raises
     ------
     InputError
-        If an answer names no stack of the patient, or the candidates have changed since.
+        If an answer names no stack of the patient, or one that cannot be that scan.
     """
     kinds = {stack.label: kind_of(stack) for stack in stacks}
+    made = _decided(stacks, kinds, None)
+    if not answers:
+        return made
+    by_label = {stack.label: stack for stack in stacks}
+    asked = {question.scan: question for question in made.open}
+    stale = {
+        scan: answer for scan, answer in answers.items()
+        if (answer.state and (scan not in asked or asked[scan].state != answer.state))
+        or (answer.kept and answer.label not in {NONE, *by_label})
+    }  # fmt: skip
+    good = {scan: answer for scan, answer in answers.items() if scan not in stale}
+    for scan, answer in good.items():
+        _check_answer(scan, answer, by_label, kinds, where)
+    studies = {by_label[a.label].study for a in good.values() if a.label != NONE}
+    made = _decided(stacks, kinds, studies.pop() if len(studies) == 1 else None)
+    for scan in SCANS:
+        if scan in good:
+            _take(scan, good[scan].label, by_label, made)
+        elif scan in stale:
+            _reopen(scan, stale[scan], stacks, made)
+    return made
+
+
+def _decided(stacks: tuple[Stack, ...], kinds: Mapping[str, Kind], study: int | None) -> Choice:
+    """What the rules decide; ``study`` is the baseline, if a person has named it."""
     made = Choice()
     for stack in stacks:
         kind = kinds[stack.label]
@@ -104,12 +133,9 @@ def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str 
     }
     for scan in ("ncct", "cta"):
         by_scan[scan] = _without_sharp(by_scan[scan], scan, made)
-    study, doubt = _baseline(by_scan)
+    study, doubt = (study, "") if study else _baseline(by_scan)
     for scan in SCANS:
-        if scan in answers:
-            _answered(scan, answers[scan], by_scan[scan], stacks, made, where)
-        else:
-            _decide(scan, by_scan[scan], kinds, study, doubt, made)
+        _decide(scan, by_scan[scan], kinds, study, doubt, made)
     _tell_refused(stacks, kinds, made)
     return made
 
@@ -220,18 +246,13 @@ def _leave_open(scan: str, stacks: list[Stack], reason: str, made: Choice) -> No
         _note(made, stack, "undecided", reason)
 
 
-def _answered(
+def _check_answer(
     scan: str,
     answer: Answer,
-    candidates: list[Stack],
-    stacks: tuple[Stack, ...],
-    made: Choice,
+    by_label: Mapping[str, Stack],
+    kinds: Mapping[str, Kind],
     where: str,
 ) -> None:
-    """Take a person's answer, once it is sure that it can be taken."""
-    by_label = {stack.label: stack for stack in stacks}
-    for stack in candidates:
-        _note(made, stack, "not chosen", "a person chose another")
     if answer.label == NONE:
         return
     stack = by_label.get(answer.label)
@@ -239,32 +260,40 @@ def _answered(
         raise InputError(
             f"{where}{scan}: choice {answer.label!r}; allowed: none, or one of {', '.join(by_label)}"
         )
-    if answer.state and answer.state not in _states(scan, candidates):
-        raise InputError(
-            f"{where}{scan}: the candidates have changed since the answer {answer.label!r}; allowed: an "
-            "answer to the question as it is now (run without that line to see it)"
-        )
-    kind = made.outcomes[stack.label].kind
-    usable = kind.name in SCANS or "reformatted" in kind.reason or "sharp" in kind.reason
-    if stack.fault or stack.times > 1 or not stack.at_mm or not usable:
-        reason = stack.fault or kind.reason or "it is not one volume"
+    kind = kinds[stack.label]
+    fits = kind.name in SCANS and (kind.name in MAPS) == (scan in MAPS)
+    fits = fits or (scan not in MAPS and kind.name == "aside" and kind.overridable)
+    if stack.fault or stack.times > 1 or not stack.at_mm or not fits:
+        reason = stack.fault or kind.reason or f"it is {kind.name}, or not one volume"
         raise InputError(
             f"{where}{scan}: choice {answer.label!r} cannot be used: {reason}; allowed: another, or none"
         )
-    made.chosen[scan] = stack
-    _note(made, stack, "chosen", "a person's choice")
 
 
-def _states(scan: str, candidates: list[Stack]) -> set[str]:
-    """States of every question that could have been asked about these candidates."""
-    from itertools import combinations
+def _take(scan: str, label: str, by_label: Mapping[str, Stack], made: Choice) -> None:
+    """Put a person's choice in the place of what the rules decided."""
+    question = next((q for q in made.open if q.scan == scan), None)
+    made.open = [q for q in made.open if q.scan != scan]
+    made.refused.pop(scan, None)
+    before = list(question.candidates) if question else []
+    before += [made.chosen.pop(scan)] if scan in made.chosen else []
+    for stack in before:
+        _note(made, stack, "not chosen", "a person chose otherwise")
+    if label != NONE:
+        made.chosen[scan] = by_label[label]
+        _note(made, by_label[label], "chosen", "a person's choice")
 
-    few = candidates[:8]
-    return {
-        Open(scan, part, "").state
-        for count in range(1, len(few) + 1)
-        for part in combinations(few, count)
-    } | {Open(scan, tuple(candidates), "").state}
+
+def _reopen(scan: str, answer: Answer, stacks: tuple[Stack, ...], made: Choice) -> None:
+    """Ask again, since the question is another one than was answered."""
+    question = next((q for q in made.open if q.scan == scan), None)
+    candidates = list(question.candidates) if question else []
+    candidates += [made.chosen.pop(scan)] if scan in made.chosen else []
+    made.open = [q for q in made.open if q.scan != scan]
+    made.refused.pop(scan, None)
+    known = answer.label if answer.label in {NONE, *(s.label for s in stacks)} else "a series not here"
+    reason = f"the candidates have changed since the answer ({known})"
+    _leave_open(scan, candidates, reason, made)
 
 
 def _tell_refused(stacks: tuple[Stack, ...], kinds: Mapping[str, Kind], made: Choice) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def convert_folder(
     choices_path: str | Path | None = None,
     private: str | Path | None = None,
     dry_run: bool = False,
-    replace: bool = False,
+    overwrite: bool = False,
     processes: int = 1,
 ) -> Summary:
     """Write the scans of all patients below `source` into the dataset folder `out`.
@@ -54,7 +55,7 @@ def convert_folder(
     ``patients_path``: a table patient_id, participant_id; without it names are keyed hashes.
     ``patient``: all files are of this one participant. ``choices_path``: answers to what was undecided.
     ``private``: the folder that stays at the hospital, by default ``OUT_private`` beside `out`.
-    ``replace``: write over scans that this command did not make. ``dry_run``: decide, and write nothing.
+    ``overwrite``: write over scans that this command did not make. ``dry_run``: decide, and write nothing.
     A patient whose files and decisions are as they were is not converted again.
 
     Raises
@@ -81,7 +82,7 @@ def convert_folder(
         with storage.lock(out.absolute().parent / f".{out.absolute().name}"):
             secret = _secret(out, private)
             works = _decided(people, secret, named, patient, answers)
-            summary.works = _converted(works, study, out, private, replace, workspace, processes)
+            summary.works = _converted(works, study, out, private, overwrite, workspace, processes)
             summary.private = private.name
             _write_private(private, summary.works, answers)
             _write_report(out, summary.works, secret)
@@ -101,7 +102,10 @@ def _refuse_inside(private: Path, out: Path) -> None:
 def _answers(private: Path, path: str | Path | None) -> dict[str, dict[str, Answer]]:
     """Answers given now and before; those of now go first."""
     kept = private / "choices.csv"
-    answers = read_choices(kept) if kept.exists() else {}
+    answers = {
+        name: {scan: replace(answer, kept=True) for scan, answer in given.items()}
+        for name, given in (read_choices(kept) if kept.exists() else {}).items()
+    }
     for name, given in (read_choices(path) if path else {}).items():
         answers[name] = answers.get(name, {}) | given
     return answers
@@ -196,12 +200,12 @@ def _decided(
 
 
 def _converted(
-    works: Sequence[Work], study: Study, out: Path, private: Path, replace: bool, workspace: str,
+    works: Sequence[Work], study: Study, out: Path, private: Path, overwrite: bool, workspace: str,
     processes: int,
 ) -> list[Work]:  # fmt: skip
     places = {scan: study.scans[scan] for scan in SCANS if scan in study.scans}
     code = storage.key(storage.code_key("dicom", "images"), version("dcm2niix"))
-    tasks = [(work, places, out, private, replace, Path(workspace) / "work", code) for work in works]
+    tasks = [(work, places, out, private, overwrite, Path(workspace) / "work", code) for work in works]
     return workers.run(
         _convert_patient,
         tasks,
@@ -213,7 +217,7 @@ def _converted(
 
 
 def _convert_patient(
-    work: Work, places: Mapping, out: Path, private: Path, replace: bool, workspace: Path, code: str
+    work: Work, places: Mapping, out: Path, private: Path, overwrite: bool, workspace: Path, code: str
 ) -> Work:
     """Convert the chosen scans of one patient; what fails is kept in ``work.failed``."""
     if work.failed:
@@ -229,7 +233,7 @@ def _convert_patient(
     for scan, stack in work.choice.chosen.items():
         target = scan_path(out, name, places[scan])
         try:
-            _refuse_strange(target, out, old.get("files", {}), replace)
+            _refuse_strange(target, out, old.get("files", {}), overwrite)
             volume = conversion.convert(stack, scan, places[scan], target, workspace / name)
         except (InputError, OSError, ValueError, MemoryError, nib.filebasedimages.ImageFileError) as error:
             if str(error).startswith("cannot write"):
@@ -271,10 +275,10 @@ def _intact(out: Path, files: Mapping[str, str]) -> bool:
     return all((out / f).is_file() and storage.digest(out / f) == d for f, d in files.items())
 
 
-def _refuse_strange(target: Path, out: Path, known: Mapping[str, str], replace: bool) -> None:
+def _refuse_strange(target: Path, out: Path, known: Mapping[str, str], overwrite: bool) -> None:
     name = target.relative_to(out).as_posix()
     strange = target.exists() and storage.digest(target) != known.get(name)
-    if strange and not replace:
+    if strange and not overwrite:
         raise InputError(f"{name}: is there already, and was not made so by this command; allowed: --replace")
 
 

@@ -225,14 +225,17 @@ def _groups(data: Any) -> tuple[Any, list[Any]]:
 
 def _unusable(header: Header, data: Any, file: Any, size: int) -> str:
     """Why the voxels of a file cannot be used: not there, or fewer than the header says."""
+    if header.sop_class == DIRECTORY:
+        return ""
+    image = header.sop_class.startswith("1.2.840.10008.5.1.4.1.1.2")  # CT, and enhanced CT
+    if not header.series_uid or not header.study_uid or (image and not header.rows):
+        return "damaged or cut off in its header"
     if not header.rows or not header.columns:
         return ""  # no image: told by its kind
-    if not header.series_uid or not header.study_uid:
-        return "damaged or cut off in its header (no series identifier)"
-    here = size - file.tell()
-    if here <= 8:
-        return "cut off: holds no voxels"
     syntax = data.file_meta.TransferSyntaxUID
+    here = size - file.tell() - (8 if syntax.is_implicit_VR else 12)  # less the element's own header
+    if here <= 0:
+        return "cut off: holds no voxels"
     if syntax.is_private or syntax.is_encapsulated:
         file.seek(max(0, size - 64))
         whole = b"\xfe\xff\xdd\xe0" in file.read()  # the mark that ends compressed voxels
@@ -264,8 +267,9 @@ def _words(data: Any, name: str) -> tuple[str, ...]:
 
 def _kernel(data: Any) -> str:
     """The kernel; Siemens writes the strength of iterative reconstruction as a second value."""
-    words = _words(data, "ConvolutionKernel")
-    return words[0] if words else ""
+    value = None if data is None else data.get("ConvolutionKernel")
+    first = value if isinstance(value, str) or not value else value[0]
+    return str(first or "").replace("\0", "").strip()
 
 
 def _number(data: Any, name: str, default: float | None = None) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-SIEMENS = re.compile(r"(?:[HBJIUTDCS]|H[RVCPFN]|B[RVFLPY]|Q[RV]|S[AB])(\d{2})[A-Z]?(?:[\\ ].*)?")
+SIEMENS = re.compile(r"(?:[HBJIUTDCS]|H[RVCPFN]|B[RVFLPY]|Q[RV]|S[AB])(\d{2})[A-Z]?(?:[\\ ].*)?", re.ASCII)
 #: Siemens numbers up to which a kernel is soft enough, by scan. CTA is read sharper than brain.
 SIEMENS_SOFT = {"ncct": 45, "cta": 49}
 SOFT = {
@@ -25,7 +25,7 @@ SHARP = {
     # Philips
     "D", "E", "L", "YA", "YB", "YC", "YD", "UD", "UE", "EB", "EC", "SC", "BONE DETAIL",
 }  # fmt: skip
-CANON = re.compile(r"FC(\d{2})(?:-H|D|H)?")
+CANON = re.compile(r"FC(\d{2})(?:-H|D|H)?", re.ASCII)
 CANON_SOFT = {*range(1, 6), *range(8, 29), *range(41, 45)}
 
 #: How a kernel may be written into an output: one of the above, and nothing else.

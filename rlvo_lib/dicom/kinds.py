@@ -81,12 +81,14 @@ MAP_NAMES = (
 class Kind:
     """What a stack is. ``name`` is one of `SCANS`, or ``aside``: not used, for the ``reason``.
 
-    ``unsure`` says why a person must decide whether the stack is the scan that it seems to be.
+    ``unsure`` says why a person must decide whether the stack is the scan that it seems to be;
+    ``overridable``, that a person may take the stack for a CT although it was set aside.
     """
 
     name: str
     reason: str = ""
     unsure: str = ""
+    overridable: bool = False
 
 
 def words_of(text: str) -> str:
@@ -221,7 +223,7 @@ def _checked_map(stack: Stack, name: str) -> Kind:
 
 def _dynamic(stack: Stack, series: str, own: str) -> Kind | None:
     first = stack.first
-    if WORDS["bolus"].search(series) or (stack.times >= 4 and stack.slices <= 2 and stack.extent_mm < 12):
+    if WORDS["bolus"].search(series) or (stack.times >= 4 and stack.slices == 1):
         return _aside("bolus tracking: one place over time")
     if stack.times >= DYNAMIC or (first.temporal or 0) >= DYNAMIC:
         return _aside(
@@ -241,9 +243,9 @@ def _processed(stack: Stack, series: str, image_type: str) -> Kind | None:
         ("late", "a later phase: venous or delayed"),
     ):
         if WORDS[name].search(series) or WORDS[name].search(image_type):
-            return _aside(what)
+            return Kind("aside", what, overridable=True)
     if "PROJECTION IMAGE" in stack.first.image_type or "CSA" in image_type:
-        return _aside("a projection or reformatted picture (MIP, MPR, 3D)")
+        return Kind("aside", "a projection or reformatted picture (MIP, MPR, 3D)", overridable=True)
     if _axial(stack) is False:
         return _aside("a reformatted picture: its slices are not axial")
     return None

@@ -241,7 +241,7 @@ def split(headers: Sequence[Header]) -> list[Stack]:
         groups[_key(header)].append(header)
     made = [part for group in groups.values() for part in _timed(group)]
     if lacking:
-        made = [replace(stack, fault=stack.fault or lacking) for stack in made]
+        made = [replace(stack, fault=lacking) for stack in made]
     return sorted(made, key=lambda stack: (-stack.files, stack.first.instance or 0, stack.first.path))
 
 

@@ -1,0 +1,492 @@
+"""`rlvo dicom` as a whole: a folder as a PACS exports it becomes a dataset, and nothing leaks."""
+
+import json
+import os
+import shutil
+import tarfile
+import zipfile
+
+import dicoms
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from typer.testing import CliRunner
+
+from rlvo_lib import cli, dataset, dicom, validation
+from rlvo_lib.config import InputError
+
+
+@pytest.fixture
+def convert(study, words, tmp_path):
+    """A function that converts a folder into ``tmp_path/data``."""
+
+    def run(source, **options):
+        return dicom.convert_folder(source, tmp_path / "data", study, words, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """One patient as a PACS exports: localizer, NCCT in two kernels, CTA, four maps, and the rest."""
+    folder = tmp_path_factory.mktemp("pacs") / "export"
+    dicoms.localizer(folder / "A")
+    dicoms.ncct(folder / "A", name="IM{1:04d}")  # no extension
+    dicoms.ncct(folder / "A", number=3, kernel="H60s", description="HEAD BONE")
+    dicoms.cta(folder / "B")
+    dicoms.cta(folder / "B", number=6, slice_mm=3.0, description="CTA MIP", heights=[20 + 3 * i for i in range(24)])
+    for scan, scale in (("CBF", 50.0), ("CBV", 4.0), ("MTT", 5.0), ("TMAX", 3.0)):
+        dicoms.perfusion_map(folder / "C", scan, scale)
+    dicoms.series(folder / "C", number=20, description="CTP 4D", slices=2, times=10, heights=[60.0, 70.0])
+    dicoms.series(folder / "D", number=30, description="Dose", slices=1,
+                  SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67", Modality="SR", Rows=None)  # fmt: skip
+    dicoms.series(folder / "D", number=31, description="RAPID summary", slices=1,
+                  SOPClassUID="1.2.840.10008.5.1.4.1.1.7", PhotometricInterpretation="RGB")  # fmt: skip
+    (folder / "README.txt").write_text("not DICOM")
+    (folder / "empty").write_text("")
+    return folder
+
+
+def test_a_whole_export_becomes_a_dataset(convert, exported, study, words, tmp_path):
+    summary = convert(exported)
+    assert summary.in_order, dicom.show(summary, "x")
+    (work,) = summary.works
+    assert work.made == {
+        "ncct": "study1_series2", "cta": "study1_series5", "cbf": "study1_series21",
+        "cbv": "study1_series22", "mtt": "study1_series23", "tmax": "study1_series24",
+    }  # fmt: skip
+    assert summary.counts["files that are not DICOM, ignored"] == 2
+    table = pd.read_csv(tmp_path / "data/derivatives/dicom/report.csv", keep_default_na=False)
+    said = table.set_index("stack")["reason"]
+    for stack, reason in {
+        1: "localizer", 3: "sharp kernel", 6: "projection", 20: "perfusion series over time",
+        30: "structured report", 31: "secondary capture",
+    }.items():  # fmt: skip
+        assert reason in said[f"study1_series{stack}"], stack
+    loaded = dataset.load_dataset(tmp_path / "data", study, words)
+    assert not loaded.simulated
+    faults = validation.validate(tmp_path / "data", study, words, read_scans=True)
+    assert not [m for m in faults["message"] if "nii" in m], faults.to_string()
+    assert faults[faults["where"].str.contains("nii", na=False)].empty
+
+
+def test_voxels_lie_where_the_headers_say_and_hold_hu(convert, exported, tmp_path):
+    name = convert(exported).works[0].participant_id
+    image = nib.load(tmp_path / f"data/{name}/ct/{name}_ncct.nii.gz")
+    index = np.argwhere(np.ones(image.shape))
+    x, y, z = (image.affine[:3, :3] @ index.T + image.affine[:3, 3:]) * [[-1], [-1], [1]]
+    np.testing.assert_array_equal(image.get_fdata().ravel(), dicoms.head_hu(x, y, z))
+    maps = nib.load(tmp_path / f"data/{name}/perf/{name}_cbf.nii.gz")
+    assert set(np.unique(maps.get_fdata())) == {0.0, 50.0}
+
+
+def test_no_text_of_the_headers_reaches_the_dataset(convert, study, words, tmp_path):
+    source = tmp_path / "in"
+    planted = dicoms.PLANTED | {"SeriesDescription": "../../HEAD Planted WITHOUT\n=1+1"}
+    dicoms.ncct(source, patient="../../PLANTED-007", **planted)
+    dicoms.cta(source, patient="../../PLANTED-007", **planted | {
+        "ContrastBolusAgent": "Planted agent", "SeriesDescription": "CTA @Planted"})  # fmt: skip
+    summary = convert(source)
+    assert sorted(summary.works[0].made) == ["cta", "ncct"]
+    out = tmp_path / "data"
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 8
+    for path in files:
+        content = nib.load(path).header.binaryblock if path.name.endswith(".gz") else path.read_bytes()
+        for text in (b"lanted", b"LANTED", b"HYPERLINK", b"007", b"1947", b"20210305", b"2021-03-05", b"../"):
+            assert text not in content, (path, text)
+            assert text.decode() not in str(path.relative_to(tmp_path))
+        for uid in (dicoms.uid("../../PLANTED-007", 1), dicoms.uid("../../PLANTED-007", 1, 2)):
+            assert uid.encode() not in content
+    assert not list(tmp_path.parent.glob("*lanted*"))
+    # the screen shows neither
+    assert "lanted" not in dicom.show(summary, "data").lower()
+    about = json.loads(next(out.rglob("*_ncct.json")).read_text())
+    assert about == {
+        "Simulated": False, "Modality": "CT", "Manufacturer": "Siemens", "KVP": 120,
+        "SliceThickness": 5, "GantryDetectorTilt": 0, "ConvolutionKernel": "H31s", "Units": "HU",
+    }  # fmt: skip
+
+
+def test_identifiers_and_dates_come_from_a_secret_outside_the_dataset(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", patient="A")
+    dicoms.ncct(tmp_path / "in", patient="B", number=9)
+    summary = convert(tmp_path / "in")
+    table = pd.read_csv(tmp_path / "data/participants.tsv", sep="\t")
+    links = pd.read_csv(tmp_path / "data_private/patients.csv").set_index("patient_id")
+    assert sorted(links.index) == ["A", "B"]
+    assert list(table["participant_id"]) == sorted(links["participant_id"])
+    times = {"A": "2021-03-05 10:32", "B": "2021-03-05 10:39"}
+    for original, (name, days) in links.iterrows():
+        assert -1094 <= days <= -30
+        when = pd.Timestamp(table.set_index("participant_id").at[name, "scan_datetime"])
+        assert when - pd.Timedelta(days=days) == pd.Timestamp(times[original])
+    assert links["days"].nunique() == 2
+    secret = (tmp_path / "data_private/secret.key").read_text().strip()
+    assert os.stat(tmp_path / "data_private/secret.key").st_mode & 0o077 == 0
+    for path in (tmp_path / "data").rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes()
+    # the same secret gives the same names in another dataset; another secret others
+    assert summary.works[0].participant_id == links.at["A", "participant_id"]
+    shutil.rmtree(tmp_path / "data_private")
+    with pytest.raises(InputError, match="secret.key: is missing"):
+        convert(tmp_path / "in")
+    other = convert_elsewhere(tmp_path, convert)
+    with pytest.raises(InputError, match="another secret"):
+        convert(tmp_path / "in", private=other)
+
+
+def convert_elsewhere(tmp_path, convert):
+    from rlvo_lib.dicom import deidentify
+
+    other = tmp_path / "other"
+    deidentify.read_secret(other)
+    return other
+
+
+def test_a_list_of_patients_names_them_and_who_is_not_in_it_is_refused(convert, tmp_path):
+    for number, patient in enumerate(("00123", "B", "C"), start=1):
+        dicoms.ncct(tmp_path / "in", patient=patient, number=number)
+    listed = tmp_path / "patients.csv"
+    listed.write_text("patient_id,participant_id\n00123,sub-0007\nB,0008\n")
+    summary = convert(tmp_path / "in", patients_path=listed)
+    assert [w.participant_id for w in summary.works if w.made] == ["sub-0007", "sub-0008"]
+    assert [w.failed for w in summary.works if not w.made] == [{"": "not in the list of patients"}]
+    assert not summary.in_order
+    for text, message in (
+        ("patient_id\nA\n", "participant_id"),
+        ("patient_id,participant_id\nA,../x\n", "line 2: participant_id"),
+        ("patient_id,participant_id\nA,sub-1\nB,sub-1\n", "line 3.*second time"),
+    ):
+        listed.write_text(text)
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / "in", patients_path=listed)
+
+
+def test_a_table_of_an_import_is_left_alone_and_patients_without_a_row_are_named(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", patient="A")
+    dicoms.ncct(tmp_path / "in", patient="B", number=9)
+    out = tmp_path / "data"
+    out.mkdir()
+    (out / "participants.tsv").write_text("participant_id\tage\nsub-0007\t71\n")
+    (out / "dataset_description.json").write_text('{"Name": "mine", "simulated": false}')
+    listed = tmp_path / "patients.csv"
+    listed.write_text("patient_id,participant_id\nA,sub-0007\nB,sub-0008\n")
+    summary = convert(tmp_path / "in", patients_path=listed)
+    assert summary.without_row == ["sub-0008"] and not summary.in_order
+    assert (out / "participants.tsv").read_text() == "participant_id\tage\nsub-0007\t71\n"
+    assert json.loads((out / "dataset_description.json").read_text())["Name"] == "mine"
+    assert (out / "sub-0008/ct/sub-0008_ncct.nii.gz").exists()
+
+
+# ------------------------------------------------------------------------ undecided, and answers
+
+
+def test_a_tie_is_left_to_a_person_whose_answer_is_kept(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", number=2)
+    dicoms.ncct(tmp_path / "in", number=3)
+    summary = convert(tmp_path / "in")
+    assert not summary.works[0].made and not summary.in_order
+    open_path = tmp_path / "data_private/undecided.csv"
+    asked = pd.read_csv(open_path, keep_default_na=False)
+    assert list(asked["scan"]) == ["ncct"]
+    assert "2 stacks of 5 mm" in asked.at[0, "reason"]
+    assert "study1_series2: HEAD WITHOUT, 5 mm, H31s, 30 slices | study1_series3" in asked.at[0, "candidates"]
+    asked["choice"] = "study1_series3"
+    answers = tmp_path / "answers.csv"
+    asked.to_csv(answers, index=False)
+    summary = convert(tmp_path / "in", choices_path=answers)
+    assert summary.works[0].made == {"ncct": "study1_series3"} and summary.in_order
+    assert pd.read_csv(open_path).empty
+    # a later run needs no answer again, and one more candidate is a new question
+    assert convert(tmp_path / "in").works[0].unchanged
+    dicoms.ncct(tmp_path / "in", number=4)
+    (work,) = convert(tmp_path / "in").works
+    (question,) = work.choice.open
+    assert question.reason == "the candidates have changed since the answer (study1_series3)"
+    assert len(question.candidates) == 3 and not work.made
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("{0},ncct,study1_series9", "choice 'study1_series9'; allowed: none, or one of"),
+        ("{0},cta,study1_series1", "cannot be used: a localizer"),
+        ("{0},head,study1_series2", "scan 'head'; allowed: ncct"),
+        ("../x,ncct,study1_series2", "participant_id '../x'"),
+    ],
+)
+def test_answers_that_are_none_are_refused(convert, tmp_path, row, message):
+    dicoms.localizer(tmp_path / "in")
+    dicoms.ncct(tmp_path / "in")
+    listed = tmp_path / "patients.csv"
+    listed.write_text("patient_id,participant_id\nP1,sub-1\n")
+    answers = tmp_path / "answers.csv"
+    answers.write_text("participant_id,scan,choice\n" + row.format("sub-1") + "\n")
+    with pytest.raises(InputError, match=message):
+        convert(tmp_path / "in", patients_path=listed, choices_path=answers)
+    assert not (tmp_path / "data/sub-1").exists()
+
+
+def test_an_answer_of_none_takes_away_what_was_made(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in")
+    name = convert(tmp_path / "in").works[0].participant_id
+    scan = tmp_path / f"data/{name}/ct/{name}_ncct.nii.gz"
+    assert scan.exists()
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"participant_id,scan,choice\n{name},ncct,none\n")
+    convert(tmp_path / "in", choices_path=answers)
+    assert not scan.exists() and not scan.with_name(f"{name}_ncct.json").exists()
+
+
+# -------------------------------------------------------------------------- finished work, again
+
+
+def test_finished_patients_are_not_converted_twice_unless_their_files_changed(
+    convert, tmp_path, monkeypatch
+):
+    paths = dicoms.ncct(tmp_path / "in", patient="A")
+    dicoms.ncct(tmp_path / "in", patient="B", number=9)
+    convert(tmp_path / "in")
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*.nii.gz")}
+    again = convert(tmp_path / "in")
+    assert [w.unchanged for w in again.works] == [True, True]
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+    # voxels of one file change, under the same name, size and header
+    content = bytearray(paths[4].read_bytes())
+    content[-40:] = bytes(reversed(content[-40:-2])) + b"\x01\x04"
+    paths[4].write_bytes(content)
+    assert [w.unchanged for w in convert(tmp_path / "in").works] == [False, True]
+    # a result that was taken away is made again
+    next(iter(written)).unlink()
+    assert sorted(w.unchanged for w in convert(tmp_path / "in").works) == [False, True]
+    assert all(path.exists() for path in written)
+
+
+def test_the_same_files_give_the_same_bytes(convert, study, words, exported, tmp_path):
+    first = convert(exported)
+    dicom.convert_folder(exported, tmp_path / "again", study, words, private=tmp_path / "data_private")
+    for path in (tmp_path / "data").rglob("*"):
+        if path.is_file() and path.name != "dataset_description.json":
+            assert (tmp_path / "again" / path.relative_to(tmp_path / "data")).read_bytes() == path.read_bytes()
+    assert first.in_order
+
+
+def test_scans_of_others_are_not_written_over(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in")
+    scan = tmp_path / "data/sub-7/ct/sub-7_ncct.nii.gz"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"mine")
+    summary = convert(tmp_path / "in", patient="sub-7")
+    assert "is there already" in summary.works[0].failed["ncct"]
+    assert scan.read_bytes() == b"mine"
+    assert convert(tmp_path / "in", patient="sub-7", overwrite=True).in_order
+    assert nib.load(scan).shape == (32, 32, 30)
+
+
+def test_a_dry_run_writes_nothing(convert, exported, tmp_path):
+    summary = convert(exported, dry_run=True)
+    shown = dicom.show(summary, "data")
+    assert "study1_series2: ncct, chosen" in shown and "1 ncct" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_bad_patient_does_not_stop_the_others(convert, tmp_path):
+    for number, patient in enumerate("ABC", start=1):
+        dicoms.ncct(tmp_path / "in", patient=patient, number=number, drop=(11,) if patient == "B" else ())
+    dicoms.cta(tmp_path / "in", patient="B")
+    summary = convert(tmp_path / "in")
+    assert [sorted(w.made) for w in summary.works] == [["ncct"], ["cta"], ["ncct"]]
+    (reason,) = summary.works[1].choice.refused.values()
+    assert "study1_series2: about 1 slices missing (gap of 10.0 mm after slice 11 of 29" in reason
+    assert not summary.in_order
+
+
+# --------------------------------------------------------------------------------- bad input
+
+
+def test_two_people_under_one_series_or_identifier_are_refused(convert, tmp_path):
+    shared = dicoms.uid("shared")
+    for patient in "AB":
+        dicoms.ncct(tmp_path / "in" / patient, patient=patient, SeriesInstanceUID=shared,
+                    SOPInstanceUID=None if False else dicoms.uid(patient))  # fmt: skip
+    summary = convert(tmp_path / "in")
+    assert len(summary.works) == 2 and not any(w.made for w in summary.works)
+    shutil.rmtree(tmp_path / "in")
+    dicoms.ncct(tmp_path / "in", PatientBirthDate="19400101")
+    dicoms.cta(tmp_path / "in", PatientBirthDate="19500101")
+    (work,) = convert(tmp_path / "in").works
+    assert "2 dates of birth" in work.failed[""] and not work.made
+
+
+def test_files_without_an_identifier_need_a_name(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", PatientID="")
+    (work,) = convert(tmp_path / "in").works
+    assert "without a patient identifier" in work.failed[""]
+    (work,) = convert(tmp_path / "in", patient="sub-1").works
+    assert work.made == {"ncct": "study1_series2"}
+    dicoms.ncct(tmp_path / "in", patient="B", number=9)
+    with pytest.raises(InputError, match="--patient: 2 patients"):
+        convert(tmp_path / "in", patient="sub-1")
+
+
+def test_compressed_voxels_that_cannot_be_decoded_are_named(convert, tmp_path):
+    for path in dicoms.ncct(tmp_path / "in"):
+        dicoms.broken_jpeg(path)
+    dicoms.cta(tmp_path / "in")
+    (work,) = convert(tmp_path / "in").works
+    assert "cannot be decoded" in work.failed["ncct"] and "JPEG lossless" in work.failed["ncct"]
+    assert list(work.made) == ["cta"]
+    assert not [p for p in (tmp_path / "data").rglob("*ncct*")]
+
+
+def test_a_truncated_file_spoils_its_series_and_is_named(convert, tmp_path):
+    paths = dicoms.ncct(tmp_path / "in")
+    paths[7].write_bytes(paths[7].read_bytes()[:-500])
+    paths = dicoms.cta(tmp_path / "in")
+    paths[0].write_bytes(paths[0].read_bytes()[:300])
+    summary = convert(tmp_path / "in")
+    (reason,) = summary.works[0].choice.refused.values()
+    assert "1 of 30 files: cut off: holds 1,548 of 2,048 bytes of voxels" in reason
+    assert summary.skipped == [("5-0001.dcm", "damaged or cut off in its header")]
+    assert list(summary.works[0].made) == ["cta"] and not summary.in_order
+
+
+def test_folders_without_dicom_are_refused(convert, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        convert(tmp_path / "nowhere")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="no DICOM file that can be read, among 0 files"):
+        convert(tmp_path / "in")
+    (tmp_path / "in" / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="among 1 files"):
+        convert(tmp_path / "in")
+    with pytest.raises(InputError, match="notes.txt: is a file; allowed: a folder"):
+        convert(tmp_path / "in" / "notes.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_outputs_that_must_not_be_written_are_refused(convert, study, words, tmp_path):
+    dicoms.ncct(tmp_path / "in")
+    with pytest.raises(InputError, match="lies in the dataset"):
+        convert(tmp_path / "in", private=tmp_path / "data" / "secret")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_description.json").write_text('{"Name": "x", "simulated": true}')
+    with pytest.raises(InputError, match="simulated"):
+        convert(tmp_path / "in")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        dicom.convert_folder(tmp_path / "in", tmp_path / "file", study, words)
+    with pytest.raises(InputError, match="cannot write"):
+        dicom.convert_folder(tmp_path / "in", tmp_path / "file" / "below", study, words)
+
+
+def test_a_read_only_output_is_refused(convert, tmp_path, monkeypatch):
+    """Also for root, who may write anywhere: the system call itself fails."""
+    import tempfile
+
+    dicoms.ncct(tmp_path / "in")
+    real = tempfile.mkstemp
+
+    def read_only(*args, **kwargs):
+        if str(tmp_path / "data") in str(kwargs.get("dir")):
+            raise OSError(30, "Read-only file system")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tempfile, "mkstemp", read_only)
+    with pytest.raises(InputError, match="cannot write .*: the disk is read-only"):
+        convert(tmp_path / "in")
+
+
+def test_two_processes_into_one_dataset_wait_for_each_other(convert, exported, tmp_path):
+    import threading
+
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(convert(exported))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2 and all(summary.in_order for summary in results)
+    assert sorted(summary.works[0].unchanged for summary in results) == [False, True]
+
+
+def test_archives_are_read_and_hostile_ones_are_not(convert, tmp_path):
+    paths = dicoms.ncct(tmp_path / "plain")
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in/a.tar.gz", "w:gz") as tar:
+        for path in paths[:15]:
+            tar.add(path, arcname=path.name)
+    with zipfile.ZipFile(tmp_path / "in/b.zip", "w") as packed:
+        for path in paths[15:]:
+            packed.write(path, arcname=f"DICOM/{path.name}")
+    with zipfile.ZipFile(tmp_path / "in/evil.zip", "w") as packed:
+        packed.write(paths[0], arcname="../../evil.dcm")
+    with tarfile.open(tmp_path / "in/evil.tar", "w") as tar:
+        tar.add(paths[0], arcname="../evil.dcm")
+    (tmp_path / "in/broken.tar.gz").write_bytes((tmp_path / "in/a.tar.gz").read_bytes()[:900])
+    summary = convert(tmp_path / "in")
+    assert summary.works[0].made == {"ncct": "study1_series2"}
+    assert nib.load(next((tmp_path / "data").rglob("*.nii.gz"))).shape == (32, 32, 30)
+    said = dict(summary.skipped)
+    assert set(said) == {"evil.zip", "evil.tar", "broken.tar.gz"}
+    assert "leads out of it" in said["evil.zip"] and "leads out of it" in said["evil.tar"]
+    assert not list(tmp_path.rglob("evil.dcm"))
+
+
+def test_links_that_lead_out_are_not_followed(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in")
+    dicoms.cta(tmp_path / "elsewhere")
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/file.dcm").symlink_to(next((tmp_path / "elsewhere").iterdir()))
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    summary = convert(tmp_path / "in")
+    assert list(summary.works[0].made) == ["ncct"]
+    assert summary.skipped == [
+        ("file.dcm", "a symbolic link that leads out of the folder"),
+        ("link", "a symbolic link that leads out of the folder"),
+    ]
+
+
+# ----------------------------------------------------------------------------------- the command
+
+
+def test_the_command_and_its_exit_status(exported, tmp_path):
+    run = CliRunner().invoke(cli.app, ["dicom", str(exported), "--out", str(tmp_path / "data")])
+    assert run.exit_code == 0, run.output
+    assert "1 patients; 1 ncct, 1 cta, 1 cbf, 1 cbv, 1 mtt, 1 tmax there; 0 undecided" in run.output
+    dicoms.ncct(tmp_path / "tie", number=2)
+    dicoms.ncct(tmp_path / "tie", number=3)
+    arguments = ["dicom", str(tmp_path / "tie"), "--out", str(tmp_path / "tied"), "--workers", "1"]
+    run = CliRunner().invoke(cli.app, arguments)
+    assert run.exit_code == 1 and "answer in tied_private/undecided.csv" in run.output
+    run = CliRunner().invoke(cli.app, ["dicom", str(tmp_path / "no"), "--out", str(tmp_path / "x")])
+    assert isinstance(run.exception, InputError)
+
+
+def test_a_second_batch_joins_the_first(convert, tmp_path):
+    dicoms.ncct(tmp_path / "one", patient="A")
+    dicoms.ncct(tmp_path / "two", patient="B")
+    first, second = convert(tmp_path / "one"), convert(tmp_path / "two")
+    names = sorted(w.participant_id for s in (first, second) for w in s.works)
+    for file, mark in (("data/participants.tsv", "\t"), ("data/derivatives/dicom/report.csv", ",")):
+        assert list(pd.read_csv(tmp_path / file, sep=mark)["participant_id"]) == names
+    assert len(pd.read_csv(tmp_path / "data_private/patients.csv")) == 2
+
+
+def test_the_embedded_sidecar_has_the_same_keys(convert, exported, tmp_path):
+    from rlvo_lib.simulate import scanner
+
+    plan, machine = scanner.GRIDS["cohort"], scanner.SCANNERS["A"]
+    made = scanner.sidecar("ncct", scanner.cta_grid(plan, machine), machine, 5.0)
+    convert(exported)
+    about = json.loads(next((tmp_path / "data").rglob("*_ncct.json")).read_text())
+    assert set(made) - {"Note"} <= set(about)
+    assert set(about) - set(made) <= {"ConvolutionKernel", "Resampled"}
+
+
+def test_pydicom_reads_what_the_tests_write(tmp_path):
+    path = dicoms.ncct(tmp_path)[0]
+    assert pydicom.dcmread(path).pixel_array.shape == (32, 32)
