@@ -1,6 +1,5 @@
 import gzip
 import struct
-import tarfile
 
 import nibabel as nib
 import numpy as np
@@ -301,87 +300,3 @@ def test_a_grid_far_away_is_all_fill():
     far = np.eye(4)
     far[0, 3] = 500
     assert (images.resample(np.ones((3, 3, 3)), np.eye(4), far, (2, 2, 2), fill=9) == 9).all()
-
-
-# ------------------------------------------------------------------------------------------ DICOM
-
-
-def test_a_folder_without_dicom_is_refused(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").write_text("no scan here")
-    with pytest.raises(InputError, match="no DICOM"):
-        images.from_dicom(tmp_path / "in", tmp_path / "out.nii.gz")
-    with pytest.raises(InputError, match="no such folder"):
-        images.from_dicom(tmp_path / "nowhere", tmp_path / "out.nii.gz")
-    with pytest.raises(InputError, match="not a folder or a whole tar"):
-        images.from_dicom(tmp_path / "in" / "notes.txt", tmp_path / "out.nii.gz")
-    assert not (tmp_path / "out.nii.gz").exists()
-
-
-def test_an_archive_cannot_write_outside_its_folder(tmp_path):
-    archive = tmp_path / "evil.tar.gz"
-    (tmp_path / "x").write_text("x")
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(tmp_path / "x", arcname="../../evil.dcm")
-    with pytest.raises(InputError, match="not a folder or a whole tar"):
-        images.from_dicom(archive, tmp_path / "out.nii.gz")
-
-
-def _dicom_series(folder, *, patient="A", series=1, slices=6, position=0.0):
-    """A small plain CT series: a disc of 40 HU in air, slices 5 mm apart."""
-    import pydicom
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    folder.mkdir(parents=True, exist_ok=True)
-    x, y = np.meshgrid(np.arange(32), np.arange(32))
-    pixels = np.where((x - 16) ** 2 + (y - 14) ** 2 < 100, 40 + 1024, 24).astype(np.uint16)
-    study, uid = generate_uid(), generate_uid()
-    for k in range(slices):
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        data.StudyInstanceUID, data.SeriesInstanceUID = study, uid
-        data.PatientID = data.PatientName = patient
-        data.Modality, data.Manufacturer = "CT", "SIEMENS"
-        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        data.SeriesNumber, data.InstanceNumber = series, k + 1
-        data.SeriesDescription = f"head {series}"
-        data.ImagePositionPatient = [-16, -16, position + 5 * k]
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing, data.SliceThickness = [1, 1], 5
-        data.Rows, data.Columns = pixels.shape
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-        data.PixelRepresentation = 0
-        data.RescaleSlope, data.RescaleIntercept = 1, -1024
-        data.PixelData = pixels.tobytes()
-        data.save_as(folder / f"{patient}{series}-{k}.dcm", enforce_file_format=True)
-
-
-def test_a_plain_series_comes_out_in_hu_at_its_place(tmp_path):
-    pytest.importorskip("pydicom")
-    _dicom_series(tmp_path / "in")
-    path = images.from_dicom(tmp_path / "in", tmp_path / "out.nii.gz")
-    array, affine = images.load_nifti(path)
-    assert array.shape == (32, 32, 6)
-    # The disc's centre: column 16, row 14 of the fourth slice, in DICOM's LPS mm, as RAS.
-    i, j, k = (np.linalg.inv(affine) @ [-(-16 + 16), -(-16 + 14), 15, 1])[:3].round().astype(int)
-    assert array[i, j, k] == 40
-    assert array[0, 0, 0] == -1000
-    content = gzip.decompress(path.read_bytes())
-    assert b"head" not in content[:352] and content[148:228].strip(b"\0") == b""
-
-
-def test_several_series_or_patients_are_refused_and_named(tmp_path):
-    pytest.importorskip("pydicom")
-    _dicom_series(tmp_path / "series", series=1)
-    _dicom_series(tmp_path / "series", series=2)
-    with pytest.raises(InputError, match=r"2 series: 1 \(head.1\), 2 \(head.2\)"):
-        images.from_dicom(tmp_path / "series", tmp_path / "out.nii.gz")
-    _dicom_series(tmp_path / "people", patient="A")
-    _dicom_series(tmp_path / "people", patient="B")
-    with pytest.raises(InputError, match="2 patients"):
-        images.from_dicom(tmp_path / "people", tmp_path / "out.nii.gz")
-    assert not (tmp_path / "out.nii.gz").exists()

@@ -5,18 +5,18 @@ that RLVO_REALDATA names, by default ``../shared/realdata``. Without them the te
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import scan_path
 from scipy import ndimage
 
-from rlvo_lib import config, dataset, dictionary, images, preprocess
+from rlvo_lib import config, dataset, dicom, dictionary, images, preprocess
 from rlvo_lib.config import InputError
+from rlvo_lib.dicom.sources import unpacked
 from rlvo_lib.head import head_frame
-from rlvo_lib.images.dicom import unpacked
 
 REALDATA = Path(
     os.environ.get("RLVO_REALDATA") or config.project_root().parent / "shared" / "realdata"
@@ -32,13 +32,16 @@ pytestmark = pytest.mark.skipif(
 def real_dataset(tmp_path_factory):
     """A dataset folder of one real patient: the GE head NCCT, converted from its DICOM files."""
     root = tmp_path_factory.mktemp("real") / "dataset"
-    images.from_dicom(GE, scan_path(root, "sub-0001", "ncct"))
+    root.mkdir()
     (root / "participants.tsv").write_text("participant_id\tage\tside\nsub-0001\t-99\t0\n")
     (root / "dataset_description.json").write_text(
         '{"Name": "GE head", "BIDSVersion": "1.10.0", "DatasetType": "raw", "simulated": false}'
     )
     study = config.load_study("rlvo")
-    return dataset.load_dataset(root, study, dictionary.load(study.dictionary_path))
+    words = dictionary.load(study.dictionary_path)
+    summary = dicom.convert_folder(GE, root, study, words, patient="sub-0001")
+    assert summary.in_order, dicom.show(summary, "dataset")
+    return dataset.load_dataset(root, study, words)
 
 
 @pytest.fixture(scope="session")
@@ -169,12 +172,105 @@ def test_the_sheared_ct_is_resampled_to_its_true_place():
     assert np.corrcoef(missed, true)[0, 1] < 0.9
 
 
-def test_a_perfusion_map_is_not_taken_for_a_ct(tmp_path):
+def _sagittal(array, affine, step=1.0):
+    """The plane halfway across a scan, (y, z) on a grid of `step` mm."""
+    grid = np.diag([step, step, step, 1.0])
+    grid[:3, 3] = [-1, -140, -40]
+    return images.resample(array, affine, grid, (3, int(280 / step), int(200 / step)), fill=-1000)[1]
+
+
+def _naive(dicom_slices):
+    """The stack as software shows it that believes in even slices and an upright gantry."""
+    array = np.stack([d.pixel_array.T[:, ::-1] for d in dicom_slices], axis=-1).astype(np.float32)
+    affine = np.diag([-0.4882812, 0.4882812, 4.22, 1.0])
+    affine[:3, 3] = [125, -125, -25]
+    return array, affine
+
+
+def _extent(plane):
+    """Length and height of the head in a sagittal plane of 1 mm, in mm."""
+    head = ndimage.binary_fill_holes(ndimage.binary_opening(plane > -200, iterations=3))
+    labels, _ = ndimage.label(head)
+    head = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    return np.ptp(np.argwhere(head), axis=0)
+
+
+def test_the_head_is_not_sheared(real_dataset, dicom_slices):
+    """The line from the first voxel of the lowest slice to that of the highest is upright in the world:
+    the table moved along z while the slices leaned. Taken as upright slices the head is sheared."""
+    array, affine = images.load_ct(real_dataset.scan("sub-0001", "ncct"))
+    first, last = (np.array(d.ImagePositionPatient) * [-1, -1, 1] for d in (dicom_slices[0], dicom_slices[-1]))
+    np.testing.assert_allclose(last - first, [0, 0, 151.94], atol=0.01)
+    # the slices lean by 18.5 degrees against that line; those of the output are at right angles to theirs
+    axes = affine[:3, :3] / images.voxel_sizes(affine)
+    assert np.degrees(np.arccos(abs(axes[2, 2]))) == pytest.approx(18.5, abs=0.05)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+    # taken as even and upright slices the head is squashed
+    naive, naive_affine = _naive(dicom_slices)
+    top = _sagittal(naive, naive_affine)
+    true = _sagittal(array, affine)
+    assert abs(_extent(true)[1] - _extent(top)[1]) > 20
+
+
+def test_no_step_in_the_sagittal_view(real_dataset, dicom_slices):
+    """At the change from 4.2 to 7.4 mm slices the inner table of the skull runs on without a kink.
+
+    Along the outside of the head, seen from the side, the place of the forehead and the occiput is
+    followed from slice to slice; its slope (mm across per mm along) must not jump where the gaps change.
+    """
+    array, affine = images.load_ct(real_dataset.scan("sub-0001", "ncct"))
+    spacing = images.voxel_sizes(affine)
+    middle = array[array.shape[0] // 2 - 3 : array.shape[0] // 2 + 4].max(axis=0)  # (Y, Z)
+    change_mm = 13 * 4.22 * np.cos(np.radians(18.5))  # above the first slice
+
+    def slopes(plane, y_mm, z_mm, at):
+        edge = np.array([np.flatnonzero(column > 300)[-1] for column in plane.T]) * y_mm  # forehead
+        near = np.abs(z_mm - at) < 22
+        below, above = near & (z_mm <= at), near & (z_mm > at)
+        return [np.polyfit(z_mm[part], edge[part], 1)[0] for part in (below, above)]
+
+    z_mm = np.arange(middle.shape[1]) * spacing[2]
+    below, above = slopes(middle, spacing[1], z_mm, change_mm)
+    bend = abs(above - below)
+    naive, _ = _naive(dicom_slices)
+    flat = naive[253:260].max(axis=0)
+    z_mm = np.arange(28) * 4.22
+    below, above = slopes(flat, 0.488, z_mm, 13.5 * 4.22)
+    assert bend < 0.6 * abs(above - below), (bend, abs(above - below))
+
+
+def test_the_sidecar_and_the_report_hold_codes_and_numbers(real_dataset):
+    import json
+
+    path = real_dataset.scan("sub-0001", "ncct")
+    about = json.loads(path.with_name("sub-0001_ncct.json").read_text())
+    assert about == {
+        "Simulated": False, "Modality": "CT", "Manufacturer": "GE",
+        "ManufacturersModelName": "HiSpeed Dual", "KVP": 120, "SliceThickness": 7,
+        "GantryDetectorTilt": 18.5, "ConvolutionKernel": "STD+", "Units": "HU",
+        "Resampled": ["gantry tilt", "uneven slices"],
+    }  # fmt: skip
+    report = (real_dataset.root / "derivatives/dicom/report.csv").read_text()
+    assert "sub-0001,study1_series2,28,28,7,STD+,ncct,chosen" in report
+    for text in ("QMNx85rKkkg", "REMOVED", "Aliza"):
+        for file in real_dataset.root.rglob("*"):
+            assert file.is_dir() or text.encode() not in file.read_bytes(), file
+
+
+def test_an_enhanced_relative_perfusion_map_is_recognised_and_set_aside(tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "map.dcm").symlink_to((REALDATA / "enhanced_ct_rcbf.dcm").resolve())
-    with pytest.raises(InputError, match="perfusion map.*RCBF.*not a CT"):
-        images.from_dicom(tmp_path / "in", tmp_path / "out.nii.gz")
-    assert not (tmp_path / "out.nii.gz").exists()
+    shutil.copy(REALDATA / "enhanced_ct_rcbf.dcm", tmp_path / "in" / "map.dcm")
+    study = config.load_study("rlvo")
+    words = dictionary.load(study.dictionary_path)
+    summary = dicom.convert_folder(tmp_path / "in", tmp_path / "out", study, words)
+    table = dicom.stack_table(summary.works)
+    assert list(table["status"]) == ["set aside"]
+    assert table.at[0, "slices"] == table.at[0, "images"] == 2
+    assert table.at[0, "reason"] == (
+        "a relative (regional) multi-frame perfusion map with a real-world value mapping, in ml/100ml/s; "
+        "allowed: CBF in mL/100 g/min, CBV in mL/100 g"
+    )
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 def test_an_atlas_is_not_a_ct():

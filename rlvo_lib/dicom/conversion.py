@@ -71,15 +71,32 @@ def load(stack: Stack, scan: str, workspace: Path) -> Volume:
     if image.ndim != 3 or np.prod(image.shape, dtype=float) > MAX_VOXELS:
         shape = " x ".join(map(str, image.shape))
         raise InputError(f"{stack.label}: becomes {shape} voxels; one 3D volume is allowed")
-    array, affine = np.asanyarray(image.dataobj), np.array(image.affine, float)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+    if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{stack.label}: holds colours; one number a voxel is allowed")
-    array = np.array(array)  # off the file
+    array, affine = _values(image), np.array(image.affine, float)
+    del image
     straightened = _straightened(stack, chosen.stem)
     _check_place(stack, array.shape, affine, straightened)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(converted, ignore_errors=True)
     return Volume(array, affine, straightened)
+
+
+def _values(image: nib.Nifti1Image) -> np.ndarray:
+    """Voxels with slope and intercept applied: int16 where they are whole numbers, else float32.
+
+    CT is stored as whole numbers with an intercept of -1024, which nibabel makes float64 of: four times
+    the memory.
+    """
+    stored = np.asanyarray(image.dataobj.get_unscaled())
+    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+    if stored.dtype.kind == "f" or slope != 1.0 or inter != round(inter) or stored.itemsize > 2:
+        return np.asarray(stored, np.float32) * np.float32(slope) + np.float32(inter)
+    array = np.empty(stored.shape, np.int16, order="F")
+    for k in range(stored.shape[2]):
+        plane = stored[..., k].astype(np.int32) + int(inter)
+        array[..., k] = np.clip(plane, -32768, 32767)
+    return array
 
 
 def _lay(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scans in and out: NIfTI and DICOM files, geometry and HU checks, resampling, windowing.
+"""Scans in and out: NIfTI files, geometry and HU checks, resampling, windowing.
 
 Conventions
 -----------
@@ -9,7 +9,6 @@ Conventions
 """
 
 from rlvo_lib.images.checks import header_findings, load_scan, scan_findings, voxel_findings
-from rlvo_lib.images.dicom import from_dicom
 from rlvo_lib.images.findings import Finding
 from rlvo_lib.images.geometry import canonical, is_sheared, shear_degrees, voxel_sizes
 from rlvo_lib.images.header import MAX_VOXELS, Header, check_header, read_header
@@ -26,7 +25,6 @@ __all__ = [
     "check_header",
     "check_hu",
     "field_of_view",
-    "from_dicom",
     "header_findings",
     "is_sheared",
     "load_ct",
