@@ -199,7 +199,8 @@ def dicom_(
     ] = None,
     study: Annotated[str, typer.Option(help="Study whose scans are written.")] = "rlvo",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List all series and what would happen; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="List all series and what would happen; write nothing."),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Write over scans that came from elsewhere.")

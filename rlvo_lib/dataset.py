@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import twins
-from rlvo_lib.config import InputError, Scan, Study
-from rlvo_lib.config.study import DERIVATIVES
+from rlvo_lib.config import DERIVATIVES, InputError, Scan, Study
 from rlvo_lib.dictionary import MISSING_REASONS, Dictionary, Field
 from rlvo_lib.exclusions import Exclusions, read_exclusions
 

@@ -116,7 +116,9 @@ def series(
             if i in drop:
                 continue
             position = [-PIXEL_MM * (PIXELS - 1) / 2, -PIXEL_MM * (PIXELS - 1) / 2, float(z)]
-            hu = (values or head_hu)(*plane(orientation, position), **({} if values else {"artery_hu": artery_hu}))
+            hu = (values or head_hu)(
+                *plane(orientation, position), **({} if values else {"artery_hu": artery_hu})
+            )
             stored = np.rint(hu + 1024).astype("<u2")
             usual = {
                 "SOPClassUID": CTImageStorage,
@@ -197,7 +199,12 @@ def perfusion_map(folder, scan, scale, **tags) -> list[Path]:
 
 
 def localizer(folder, **tags) -> list[Path]:
-    usual = {"number": 1, "description": "Topogram", "slices": 1, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    usual = {
+        "number": 1,
+        "description": "Topogram",
+        "slices": 1,
+        "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+    }
     return series(folder, **usual | tags)
 
 

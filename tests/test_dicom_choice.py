@@ -97,7 +97,9 @@ def test_carotids_from_the_arch_to_the_vertex_are_kept(tmp_path):
 @pytest.mark.parametrize("scan", ["CBF", "CBV", "MTT", "TMAX"])
 def test_maps_by_image_type_or_description(tmp_path, scan):
     by_type = dicoms.perfusion_map(tmp_path / "t", scan, 4.0, description="x")
-    by_words = dicoms.perfusion_map(tmp_path / "w", scan, 4.0, ImageType=["DERIVED", "PRIMARY", "AXIAL"])
+    by_words = dicoms.perfusion_map(
+        tmp_path / "w", scan, 4.0, ImageType=["DERIVED", "PRIMARY", "AXIAL"]
+    )
     assert _kind(by_type).name == _kind(by_words).name == scan.lower()
 
 
@@ -125,7 +127,15 @@ def test_kernels(kernel, brain, vessels):
 
 
 def test_only_codes_of_kernels_are_written():
-    for text in ("Maria", "H31s Maria", "=cmd", "STANDARD of Dr. X", "SOFT\nx", "B\u00e9a", "H3\u0661s"):
+    for text in (
+        "Maria",
+        "H31s Maria",
+        "=cmd",
+        "STANDARD of Dr. X",
+        "SOFT\nx",
+        "B\u00e9a",
+        "H3\u0661s",
+    ):
         assert code(text) in ("", "H31s") and "Maria" not in code(text)
 
 
@@ -154,7 +164,9 @@ def test_the_thinnest_soft_series_is_taken(tmp_path):
 def test_thick_slices_are_taken_with_a_note_and_thicker_ones_are_asked_about(tmp_path):
     chosen, made = _chosen(dicoms.ncct(tmp_path, slice_mm=7.0, slices=20))
     assert "thicker (7 mm) than 5 mm" in made.outcomes[chosen["ncct"]].reason
-    _, made = _chosen(dicoms.cta(tmp_path / "b", slice_mm=5.0, heights=[5.0 * i for i in range(24)]))
+    _, made = _chosen(
+        dicoms.cta(tmp_path / "b", slice_mm=5.0, heights=[5.0 * i for i in range(24)])
+    )
     assert made.open[0].reason == "no slices of 0.3 to 3 mm: is one of these good enough?"
 
 
@@ -200,15 +212,20 @@ def test_two_maps_of_one_name_are_left_to_a_person(tmp_path):
 
 
 def test_a_doubtful_series_is_not_taken_but_asked_about(tmp_path):
-    chosen, made = _chosen(dicoms.ncct(tmp_path), dicoms.ncct(tmp_path, number=3, ContrastBolusAgent="X"))
+    chosen, made = _chosen(
+        dicoms.ncct(tmp_path), dicoms.ncct(tmp_path, number=3, ContrastBolusAgent="X")
+    )
     assert chosen == {"ncct": "study1_series2"} and not made.open
     chosen, made = _chosen(dicoms.ncct(tmp_path / "b", number=3, ContrastBolusAgent="X"))
-    assert not chosen and "a contrast agent is stated, but it is named as plain" in made.open[0].reason
+    assert (
+        not chosen and "a contrast agent is stated, but it is named as plain" in made.open[0].reason
+    )
 
 
 def test_a_whole_series_is_taken_where_another_lacks_slices(tmp_path):
     chosen, made = _chosen(
-        dicoms.ncct(tmp_path, number=2, slice_mm=2.5, slices=58, drop=(20,)), dicoms.ncct(tmp_path, number=3)
+        dicoms.ncct(tmp_path, number=2, slice_mm=2.5, slices=58, drop=(20,)),
+        dicoms.ncct(tmp_path, number=3),
     )
     assert chosen == {"ncct": "study1_series3"} and not made.refused
     assert "missing" in made.outcomes["study1_series2"].reason

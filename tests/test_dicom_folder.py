@@ -36,10 +36,18 @@ def exported(tmp_path_factory):
     dicoms.ncct(folder / "A", name="IM{1:04d}")  # no extension
     dicoms.ncct(folder / "A", number=3, kernel="H60s", description="HEAD BONE")
     dicoms.cta(folder / "B")
-    dicoms.cta(folder / "B", number=6, slice_mm=3.0, description="CTA MIP", heights=[20 + 3 * i for i in range(24)])
+    dicoms.cta(
+        folder / "B",
+        number=6,
+        slice_mm=3.0,
+        description="CTA MIP",
+        heights=[20 + 3 * i for i in range(24)],
+    )
     for scan, scale in (("CBF", 50.0), ("CBV", 4.0), ("MTT", 5.0), ("TMAX", 3.0)):
         dicoms.perfusion_map(folder / "C", scan, scale)
-    dicoms.series(folder / "C", number=20, description="CTP 4D", slices=2, times=10, heights=[60.0, 70.0])
+    dicoms.series(
+        folder / "C", number=20, description="CTP 4D", slices=2, times=10, heights=[60.0, 70.0]
+    )
     dicoms.series(folder / "D", number=30, description="Dose", slices=1,
                   SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67", Modality="SR", Rows=None)  # fmt: skip
     dicoms.series(folder / "D", number=31, description="RAPID summary", slices=1,
@@ -94,8 +102,19 @@ def test_no_text_of_the_headers_reaches_the_dataset(convert, study, words, tmp_p
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(files) == 8
     for path in files:
-        content = nib.load(path).header.binaryblock if path.name.endswith(".gz") else path.read_bytes()
-        for text in (b"lanted", b"LANTED", b"HYPERLINK", b"007", b"1947", b"20210305", b"2021-03-05", b"../"):
+        content = (
+            nib.load(path).header.binaryblock if path.name.endswith(".gz") else path.read_bytes()
+        )
+        for text in (
+            b"lanted",
+            b"LANTED",
+            b"HYPERLINK",
+            b"007",
+            b"1947",
+            b"20210305",
+            b"2021-03-05",
+            b"../",
+        ):
             assert text not in content, (path, text)
             assert text.decode() not in str(path.relative_to(tmp_path))
         for uid in (dicoms.uid("../../PLANTED-007", 1), dicoms.uid("../../PLANTED-007", 1, 2)):
@@ -193,7 +212,10 @@ def test_a_tie_is_left_to_a_person_whose_answer_is_kept(convert, tmp_path):
     asked = pd.read_csv(open_path, keep_default_na=False)
     assert list(asked["scan"]) == ["ncct"]
     assert "2 stacks of 5 mm" in asked.at[0, "reason"]
-    assert "study1_series2: HEAD WITHOUT, 5 mm, H31s, 30 slices | study1_series3" in asked.at[0, "candidates"]
+    assert (
+        "study1_series2: HEAD WITHOUT, 5 mm, H31s, 30 slices | study1_series3"
+        in asked.at[0, "candidates"]
+    )
     asked["choice"] = "study1_series3"
     answers = tmp_path / "answers.csv"
     asked.to_csv(answers, index=False)
@@ -267,10 +289,14 @@ def test_finished_patients_are_not_converted_twice_unless_their_files_changed(
 
 def test_the_same_files_give_the_same_bytes(convert, study, words, exported, tmp_path):
     first = convert(exported)
-    dicom.convert_folder(exported, tmp_path / "again", study, words, private=tmp_path / "data_private")
+    dicom.convert_folder(
+        exported, tmp_path / "again", study, words, private=tmp_path / "data_private"
+    )
     for path in (tmp_path / "data").rglob("*"):
         if path.is_file() and path.name != "dataset_description.json":
-            assert (tmp_path / "again" / path.relative_to(tmp_path / "data")).read_bytes() == path.read_bytes()
+            assert (
+                tmp_path / "again" / path.relative_to(tmp_path / "data")
+            ).read_bytes() == path.read_bytes()
     assert first.in_order
 
 
@@ -295,7 +321,9 @@ def test_a_dry_run_writes_nothing(convert, exported, tmp_path):
 
 def test_one_bad_patient_does_not_stop_the_others(convert, tmp_path):
     for number, patient in enumerate("ABC", start=1):
-        dicoms.ncct(tmp_path / "in", patient=patient, number=number, drop=(11,) if patient == "B" else ())
+        dicoms.ncct(
+            tmp_path / "in", patient=patient, number=number, drop=(11,) if patient == "B" else ()
+        )
     dicoms.cta(tmp_path / "in", patient="B")
     summary = convert(tmp_path / "in")
     assert [sorted(w.made) for w in summary.works] == [["ncct"], ["cta"], ["ncct"]]

@@ -41,7 +41,10 @@ def test_two_spacings_by_design_are_uneven_and_not_a_hole(tmp_path):
     [
         ((11,), "about 1 slices missing (gap of 10.0 mm after slice 11 of 29; usual gap 5.0 mm)"),
         ((11, 12), "about 2 slices missing (gap of 15.0 mm"),
-        ((5, 20), "about 2 slices missing (gap of 10.0 mm after slice 5 of 28, 10.0 mm after slice 19"),
+        (
+            (5, 20),
+            "about 2 slices missing (gap of 10.0 mm after slice 5 of 28, 10.0 mm after slice 19",
+        ),
         ((1,), "about 1 slices missing"),
         ((28,), "about 1 slices missing"),
         ((9, 11, 13), "about 3 slices missing"),
@@ -79,13 +82,15 @@ def test_two_phases_in_one_series_are_split_by_acquisition(tmp_path):
     paths = dicoms.cta(tmp_path, SeriesInstanceUID=uid)
     paths += dicoms.cta(tmp_path, SeriesInstanceUID=uid, first=201, AcquisitionNumber=2)
     stacks = _stacks(paths)
-    assert [s.notes for s in stacks] == [("one of 2 volumes in a series, told apart by acquisition",)] * 2
+    assert [s.notes for s in stacks] == [
+        ("one of 2 volumes in a series, told apart by acquisition",)
+    ] * 2
 
 
 def test_a_series_over_time_stays_one_stack(tmp_path):
     (stack,) = _stacks(dicoms.series(tmp_path, times=10, slices=4))
     assert (stack.times, stack.slices, stack.fault) == (10, 4, "")
-    (stack,) = _stacks(dicoms.series(tmp_path / "cut", times=10, slices=4, drop=()) [:-2])
+    (stack,) = _stacks(dicoms.series(tmp_path / "cut", times=10, slices=4, drop=())[:-2])
     assert "volumes that are not whole" in stack.fault
 
 
@@ -138,7 +143,9 @@ def test_what_is_no_dicom_is_counted_and_no_more(tmp_path):
     (tmp_path / "a.dcm").write_text("text")
     (tmp_path / "b").write_bytes(b"")
     (tmp_path / "DICOMDIR").write_bytes(
-        dicoms.write(tmp_path, "c", SOPClassUID="1.2.840.10008.1.3.10", SOPInstanceUID="1.2").read_bytes()
+        dicoms.write(
+            tmp_path, "c", SOPClassUID="1.2.840.10008.1.3.10", SOPInstanceUID="1.2"
+        ).read_bytes()
     )
     reading = read_headers([tmp_path / name for name in ("a.dcm", "b", "DICOMDIR")])
     assert (reading.headers, reading.others, reading.directories) == ((), 2, 1)

@@ -12,7 +12,6 @@ from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, write_patient
 from rlvo_lib import config, images, preprocess
 from rlvo_lib.config import InputError
 from rlvo_lib.exclusions import Exclusions
-from rlvo_lib.head import HeadFrame
 
 SHAPE = (16, 20, 16)
 
@@ -35,22 +34,18 @@ def folder(tmp_path_factory):
 SIDES = {"sub-0001": "left", "sub-0002": "right", "sub-0003": "left"}
 
 
-def _plain_frame(**flags):
-    return HeadFrame(np.eye(4), 185.0, "ncct", **flags)
-
-
-def _with_side(settings, flip):
-    return dataclasses.replace(
-        settings, study=dataclasses.replace(settings.study, flip_to_side=flip)
-    )
-
-
 # ------------------------------------------------------------------------------------------ grid
 
 
+def _grid(side, flip="left", region="hemisphere", shape=SHAPE, spacing=6.0):
+    return preprocess.tensor_affine(
+        np.eye(4), 185.0, side, flip_to=flip, region=region, shape=shape, spacing_mm=spacing
+    )
+
+
 @pytest.mark.parametrize(("flip", "outwards"), [("left", -1), ("right", 1)])
-def test_the_grid_reaches_from_across_the_midline_outwards(settings, flip, outwards):
-    affine = preprocess.tensor_affine(_plain_frame(), flip, _with_side(settings, flip))
+def test_the_grid_reaches_from_across_the_midline_outwards(flip, outwards):
+    affine = _grid(flip, flip)
     first = affine[0, 3] - 3.0
     last = affine[0, 3] + affine[0, 0] * (SHAPE[0] - 1) + 3.0
     edges = sorted([first, last])
@@ -58,27 +53,39 @@ def test_the_grid_reaches_from_across_the_midline_outwards(settings, flip, outwa
     assert affine[0, 0] > 0  # not mirrored
 
 
-def test_the_other_side_is_the_mirror_image_in_the_midline(settings):
-    affected = preprocess.tensor_affine(_plain_frame(), "left", settings)
-    mirrored = preprocess.tensor_affine(_plain_frame(), "right", settings)
+def test_the_other_side_is_the_mirror_image_in_the_midline():
+    affected, mirrored = _grid("left"), _grid("right")
     np.testing.assert_allclose(mirrored, np.diag([-1.0, 1, 1, 1]) @ affected)
     assert np.linalg.det(mirrored[:3, :3]) < 0 < np.linalg.det(affected[:3, :3])
 
 
-def test_an_unknown_side_or_no_flip_is_not_mirrored(settings):
-    unknown = preprocess.tensor_affine(_plain_frame(), None, settings)
-    np.testing.assert_allclose(unknown, preprocess.tensor_affine(_plain_frame(), "left", settings))
-    centred = preprocess.tensor_affine(_plain_frame(), "right", _with_side(settings, "none"))
+def test_an_unknown_side_or_no_flip_is_not_mirrored():
+    np.testing.assert_allclose(_grid(None), _grid("left"))
+    centred = _grid("right", "none")
     middle = centred @ [(SHAPE[0] - 1) / 2, 0, 0, 1]
     assert middle[0] == pytest.approx(0) and centred[0, 0] > 0
+    np.testing.assert_allclose(centred, _grid("right", "none", "convexity"))
 
 
-def test_the_extent_does_not_depend_on_the_resolution(settings):
-    fine = dataclasses.replace(settings, grid_shape=(32, 40, 32), grid_spacing_mm=3.0)
-    coarse = preprocess.tensor_affine(_plain_frame(), "left", settings)
-    finer = preprocess.tensor_affine(_plain_frame(), "left", fine)
+def test_the_extent_does_not_depend_on_the_resolution():
+    coarse, finer = _grid("left"), _grid("left", shape=(32, 40, 32), spacing=3.0)
     corner = coarse @ [-0.5, -0.5, -0.5, 1]
     np.testing.assert_allclose(finer @ [-0.5, -0.5, -0.5, 1], corner)
+
+
+def test_the_region_of_both_hemispheres_is_mirrored_in_itself():
+    """The crop from the circle of Willis to the convexity: its floor is the hemisphere's."""
+    both, mirrored = _grid("left", region="convexity"), _grid("right", region="convexity")
+    turned = mirrored @ np.array(
+        [[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+    np.testing.assert_allclose(turned, both)
+    assert both[2, 3] == _grid("left")[2, 3] == pytest.approx(-0.64 * 185 + 3)
+
+
+def test_the_region_of_the_head_ends_above_the_vertex():
+    top = _grid("left", region="head") @ [0, 0, SHAPE[2] - 0.5, 1]
+    assert top[2] == pytest.approx(5.0)
 
 
 # --------------------------------------------------------------------------------------- tensors
@@ -190,7 +197,7 @@ def test_the_truth_is_no_input_under_another_name_or_in_template_space(own_mask,
     (data.root / "derivatives/truth/sub-0001/sub-0001_vessels.nii.gz").rename(
         data.root / "derivatives/truth/sub-0001/sub-0001_artery.nii.gz"
     )
-    elsewhere = dataclasses.replace(settings.study, space="template")
+    elsewhere = dataclasses.replace(settings.study, grid=config.Grid("template"))
     for study in (settings.study, elsewhere):
         with pytest.raises(InputError, match="the true artery of a simulated patient"):
             preprocess.prepare(data, dataclasses.replace(settings, study=study))

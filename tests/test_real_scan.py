@@ -176,7 +176,9 @@ def _sagittal(array, affine, step=1.0):
     """The plane halfway across a scan, (y, z) on a grid of `step` mm."""
     grid = np.diag([step, step, step, 1.0])
     grid[:3, 3] = [-1, -140, -40]
-    return images.resample(array, affine, grid, (3, int(280 / step), int(200 / step)), fill=-1000)[1]
+    return images.resample(array, affine, grid, (3, int(280 / step), int(200 / step)), fill=-1000)[
+        1
+    ]
 
 
 def _naive(dicom_slices):
@@ -199,7 +201,9 @@ def test_the_head_is_not_sheared(real_dataset, dicom_slices):
     """The line from the first voxel of the lowest slice to that of the highest is upright in the world:
     the table moved along z while the slices leaned. Taken as upright slices the head is sheared."""
     array, affine = images.load_ct(real_dataset.scan("sub-0001", "ncct"))
-    first, last = (np.array(d.ImagePositionPatient) * [-1, -1, 1] for d in (dicom_slices[0], dicom_slices[-1]))
+    first, last = (
+        np.array(d.ImagePositionPatient) * [-1, -1, 1] for d in (dicom_slices[0], dicom_slices[-1])
+    )
     np.testing.assert_allclose(last - first, [0, 0, 151.94], atol=0.01)
     # the slices lean by 18.5 degrees against that line; those of the output are at right angles to theirs
     axes = affine[:3, :3] / images.voxel_sizes(affine)

@@ -5,6 +5,7 @@ says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``
 """
 
 from rlvo_lib.config.errors import InputError
+from rlvo_lib.config.imaging import DERIVATIVES, Channel, Grid, Scan
 from rlvo_lib.config.settings import (
     PROFILES,
     SCENARIOS,
@@ -17,11 +18,9 @@ from rlvo_lib.config.study import (
     ENCODERS,
     MAIN,
     Arm,
-    Channel,
     Consistency,
     Definition,
     Rule,
-    Scan,
     Study,
     load_study,
     project_root,
@@ -30,6 +29,7 @@ from rlvo_lib.config.study import (
 
 __all__ = [
     "ARM_KINDS",
+    "DERIVATIVES",
     "ENCODERS",
     "MAIN",
     "PROFILES",
@@ -38,6 +38,7 @@ __all__ = [
     "Channel",
     "Consistency",
     "Definition",
+    "Grid",
     "InputError",
     "Rule",
     "Scan",

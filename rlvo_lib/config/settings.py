@@ -37,6 +37,9 @@ class Settings:
     # model tensor
     grid_shape: tuple[int, int, int] = (32, 40, 32)  # voxels along x, y, z
     grid_spacing_mm: float = 3.0
+    template: str = (
+        ""  # a CT template (NIfTI, HU) that heads are registered to; empty: the package's
+    )
     # network and its training
     training_seeds: tuple[int, ...] = (0,)
     encoder: str = (
@@ -166,6 +169,8 @@ def load_settings(
         cache=root / (cache or os.environ.get("RLVO_CACHE") or ".rlvo_cache"),
         **values,
     )
+    if isinstance(settings.template, str) and settings.template:
+        settings = dataclasses.replace(settings, template=str(root / settings.template))
     _check_settings(settings)
     return settings
 
@@ -213,5 +218,10 @@ def _check_settings(settings: Settings) -> None:
             raise InputError(
                 f"setting 'arms' names '{name}'; allowed: {', '.join(settings.study.arms)}"
             )
+    if settings.template and not Path(settings.template).is_file():
+        raise InputError(
+            f"setting 'template' is '{settings.template}': no such file; allowed: a CT template "
+            "(NIfTI, HU), or empty for the package's own"
+        )
     if settings.data is not None and not settings.data.is_dir():
         raise InputError(f"dataset folder {settings.data} does not exist")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from rlvo_lib.config.errors import InputError
+from rlvo_lib.config.imaging import (
+    PERFUSION_PARAMETERS,
+    SIDES,
+    Channel,
+    Grid,
+    Scan,
+    check_imaging,
+    read_channels,
+    read_grid,
+    read_scans,
+)
 
 
 def project_root() -> Path:
@@ -65,31 +75,6 @@ class Consistency:
 
 
 @dataclass(frozen=True)
-class Scan:
-    """A scan of a patient: where it lies in a dataset folder (``{0}`` is the participant) and what it is.
-
-    ``kind`` is ``ct`` (HU), ``map`` (a quantity in ``unit``, of which 99 % of voxels lie within
-    ``[low, high]``) or ``mask`` (0 and 1).
-    """
-
-    path: str
-    kind: str
-    unit: str = ""
-    low: float = float("-inf")
-    high: float = float("inf")
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One channel of the model tensor: a scan, and the window ``[low, high]`` that becomes 0..1."""
-
-    scan: str
-    low: float
-    high: float
-    unit: str
-
-
-@dataclass(frozen=True)
 class Arm:
     """One row of the ladder: what a model is and what goes into it."""
 
@@ -106,19 +91,10 @@ class Arm:
 ENCODERS = ("light", "daft-resnet")
 ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
 COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")
-SCAN_KINDS = ("ct", "map", "mask")
-SPACES = ("head", "template")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
 DESIGNS = ("holdout", "cross-validation")
 HOLDOUTS = ("random", "stratified", "date", "centre")
-#: The folder of a dataset that no model may read: the truth of simulated patients lies there.
-DERIVATIVES = "derivatives"
-#: What is measured from perfusion maps (`rlvo_lib.perfusion`), each with its threshold in its name.
-PERFUSION_PARAMETERS = (
-    "core_rcbf30_ml", "tmax4_ml", "tmax6_ml", "tmax8_ml", "tmax10_ml", "mismatch_tmax6_rcbf30_ml",
-    "mismatch_ratio_tmax6_rcbf30", "hir_tmax10_tmax6", "cbv_index_tmax6", "artefact_islands_ml",
-)  # fmt: skip
 MAIN = "main"  # the id of the outcome's definition that is not a sensitivity one
 
 
@@ -142,9 +118,8 @@ class Study:
     ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
     predictors: dict[str, tuple[str, ...]]
     scans: dict[str, Scan]
-    space: str  # head: the grid follows each patient's head; template: scans share a standard space
-    grid_centre_mm: tuple[float, float, float]  # of the grid in template space, world mm (RAS+)
     channels: dict[str, Channel]
+    grid: Grid
     measured: dict[str, str]  # column of the dictionary: the perfusion parameter it corresponds to
     arms: dict[str, Arm]
     validation: dict[str, Any]
@@ -285,12 +260,9 @@ def read_study(path: Path) -> Study:
             consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
             ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
             predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
-            scans={name: Scan(**scan) for name, scan in raw.get("scans", {}).items()},
-            space=raw.get("grid", {}).get("space", "head"),
-            grid_centre_mm=tuple(map(float, raw.get("grid", {}).get("centre_mm", (0, 0, 0)))),
-            channels={
-                name: Channel(**channel) for name, channel in raw.get("channels", {}).items()
-            },
+            scans=read_scans(raw),
+            channels=read_channels(raw),
+            grid=read_grid(raw),
             measured=dict(raw.get("measured", {})),
             arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
             validation=raw["validation"],
@@ -392,28 +364,7 @@ def _check_study(study: Study, where: str) -> None:
         if relation.severity not in ("error", "warning"):
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
     _check_validation(study, refuse)
-    for name, scan in study.scans.items():
-        if scan.kind not in SCAN_KINDS:
-            refuse(f"kind of scan '{name}'", scan.kind, SCAN_KINDS)
-    for name, channel in study.channels.items():
-        if channel.scan not in study.scans:
-            refuse(f"scan of channel '{name}'", channel.scan, study.scans)
-        if not channel.low < channel.high:
-            refuse(
-                f"window of channel '{name}'", f"{channel.low} to {channel.high}", ("low < high",)
-            )
-    for name, scan in study.scans.items():
-        if "{0}" not in scan.path:
-            refuse(f"path of scan '{name}'", scan.path, ("a path with {0} for the participant",))
-        if DERIVATIVES in re.split(r"[\\/]", scan.path.casefold()):
-            raise InputError(
-                f"{where}: path of scan '{name}' is '{scan.path}'; allowed: a path outside "
-                f"{DERIVATIVES}/, which no model may read"
-            )
-    if study.space not in SPACES:
-        refuse("space of the grid", study.space, SPACES)
-    if len(study.grid_centre_mm) != 3:
-        refuse("centre_mm of the grid", str(study.grid_centre_mm), ("three numbers",))
+    check_imaging(study.scans, study.channels, study.grid, refuse)
     for rule in study.eligibility:
         for name in rule.value if rule.op == "any-scan" else ():
             if name not in study.scans:
@@ -440,5 +391,5 @@ def _check_study(study: Study, where: str) -> None:
                 refuse("arm in comparisons", name, study.arms)
     if study.explain_arm and study.explain_arm not in study.arms:
         refuse("arm to explain", study.explain_arm, study.arms)
-    if study.flip_to_side not in ("left", "right", "none"):
-        refuse("flip_to_side", study.flip_to_side, ("left", "right", "none"))
+    if study.flip_to_side not in SIDES:
+        refuse("flip_to_side", study.flip_to_side, SIDES)

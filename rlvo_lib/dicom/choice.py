@@ -187,7 +187,9 @@ def _decide(
         return
     for stack in stacks:
         if stack.study != study:
-            _note(made, stack, "not chosen", f"not in study {study}, which the scans are taken from")
+            _note(
+                made, stack, "not chosen", f"not in study {study}, which the scans are taken from"
+            )
     sure = [stack for stack in own if not kinds[stack.label].unsure]
     if not sure:
         _leave_open(scan, own, kinds[own[0].label].unsure, made)
@@ -291,7 +293,9 @@ def _reopen(scan: str, answer: Answer, stacks: tuple[Stack, ...], made: Choice) 
     candidates += [made.chosen.pop(scan)] if scan in made.chosen else []
     made.open = [q for q in made.open if q.scan != scan]
     made.refused.pop(scan, None)
-    known = answer.label if answer.label in {NONE, *(s.label for s in stacks)} else "a series not here"
+    known = (
+        answer.label if answer.label in {NONE, *(s.label for s in stacks)} else "a series not here"
+    )
     reason = f"the candidates have changed since the answer ({known})"
     _leave_open(scan, candidates, reason, made)
 

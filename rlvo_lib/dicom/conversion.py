@@ -111,7 +111,22 @@ def _run_dcm2niix(folder: Path, out: Path) -> tuple[str, int]:
     """Convert everything in `folder`: no sidecar, defaults of no user, slices of a stack together."""
     import dcm2niix
 
-    command = [dcm2niix.bin, "-b", "n", "-z", "n", "-m", "y", "-g", "i", "-f", "v", "-o", out, folder]
+    command = [
+        dcm2niix.bin,
+        "-b",
+        "n",
+        "-z",
+        "n",
+        "-m",
+        "y",
+        "-g",
+        "i",
+        "-f",
+        "v",
+        "-o",
+        out,
+        folder,
+    ]
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -166,7 +181,9 @@ def straightness(stem: str) -> int:
 
 def _straightened(stack: Stack, stem: str) -> list[str]:
     """What was straightened; an error if something should have been and was not."""
-    done = [what for mark, what in (("_Tilt", "gantry tilt"), ("_Eq", "uneven slices")) if mark in stem]
+    done = [
+        what for mark, what in (("_Tilt", "gantry tilt"), ("_Eq", "uneven slices")) if mark in stem
+    ]
     if stack.tilt_deg > TILT_DEG and "gantry tilt" not in done:
         raise InputError(
             f"{stack.label}: slices lean by {stack.tilt_deg:.1f} degrees, and could not be straightened"
@@ -191,7 +208,9 @@ def _check_place(
     if "uneven slices" not in straightened and shape[2] != slices:
         raise InputError(f"{stack.label}: {slices} slices became {shape[2]}")
     if not straightened and sorted(shape[:2]) != sorted((first.rows, first.columns)):
-        raise InputError(f"{stack.label}: {first.rows} x {first.columns} became {shape[0]} x {shape[1]}")
+        raise InputError(
+            f"{stack.label}: {first.rows} x {first.columns} became {shape[0]} x {shape[1]}"
+        )
     if first.spacing:
         size = sorted(voxel_sizes(affine)[:2])
         if np.abs(np.array(size) - sorted(first.spacing)).max() > 0.01:

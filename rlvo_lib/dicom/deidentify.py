@@ -104,14 +104,14 @@ def read_patients(path: str | Path) -> dict[str, str]:
     InputError
         If a column is missing, an identifier is not allowed, or one stands for two.
     """
-    table = storage.read_csv(
-        path, dtype=dict.fromkeys(PATIENT_COLUMNS, str), keep_default_na=False
-    )
+    table = storage.read_csv(path, dtype=dict.fromkeys(PATIENT_COLUMNS, str), keep_default_na=False)
     lacking = [name for name in PATIENT_COLUMNS if name not in table]
     if lacking:
         raise InputError(f"{path}: column {lacking[0]!r} is missing; allowed: {', '.join(PATIENT_COLUMNS)}")  # fmt: skip
     named: dict[str, str] = {}
-    for line, (original, name) in enumerate(table[PATIENT_COLUMNS].itertuples(index=False), start=2):
+    for line, (original, name) in enumerate(
+        table[PATIENT_COLUMNS].itertuples(index=False), start=2
+    ):
         original, name = original.strip(), name.strip()
         name = name if name.startswith("sub-") else f"sub-{name}"
         if not IDENTIFIER.fullmatch(name):
@@ -132,22 +132,18 @@ MANUFACTURERS = {
 }  # fmt: skip
 #: Words of the names of CT scanners. A model's name is kept if it holds these, and numbers, only.
 MODEL_WORDS = {
-    word.casefold() for word in (
-        "SOMATOM Force Drive Definition AS AS+ Flash Edge Sensation Emotion Perspective Scope Confidence "
-        "go.Top go.Up go.All go.Now go.Open X.cite X.ceed Pro.Pulse NAEOTOM Alpha Open Volume Zoom Plus "
-        "LightSpeed VCT Pro Ultra QX/i RT Discovery CT750 HD Revolution EVO CT Apex Maxima Frontier GSI "
-        "Optima CT660 CT540 CT680 CT580 BrightSpeed Elite HiSpeed Dual NX/i CT/i Advantage ProSpeed ACTs "
-        "Brilliance iCT Ingenuity Incisive IQon Spectral Big Bore Core Mx8000 IDT Gemini MX SP "
-        "Aquilion ONE PRIME Genesis Vision Lightning Exceed LB Precision Prime Asteion Activion Helios Start "
-        "SCENARIA Supria Eclos Pronto NeuViz uCT CereTom BodyTom OmniTom Series PQ Ultra-Z Elite Pro16 Power "
-        "Slice TSX-101A TSX-201A TSX-301A TSX-302A TSX-303A TSX-305A TSX-306A"
-    ).split()
+    word.casefold() for word in ["SOMATOM", "Force", "Drive", "Definition", "AS", "AS+", "Flash", "Edge", "Sensation", "Emotion", "Perspective", "Scope", "Confidence", "go.Top", "go.Up", "go.All", "go.Now", "go.Open", "X.cite", "X.ceed", "Pro.Pulse", "NAEOTOM", "Alpha", "Open", "Volume", "Zoom", "Plus", "LightSpeed", "VCT", "Pro", "Ultra", "QX/i", "RT", "Discovery", "CT750", "HD", "Revolution", "EVO", "CT", "Apex", "Maxima", "Frontier", "GSI", "Optima", "CT660", "CT540", "CT680", "CT580", "BrightSpeed", "Elite", "HiSpeed", "Dual", "NX/i", "CT/i", "Advantage", "ProSpeed", "ACTs", "Brilliance", "iCT", "Ingenuity", "Incisive", "IQon", "Spectral", "Big", "Bore", "Core", "Mx8000", "IDT", "Gemini", "MX", "SP", "Aquilion", "ONE", "PRIME", "Genesis", "Vision", "Lightning", "Exceed", "LB", "Precision", "Prime", "Asteion", "Activion", "Helios", "Start", "SCENARIA", "Supria", "Eclos", "Pronto", "NeuViz", "uCT", "CereTom", "BodyTom", "OmniTom", "Series", "PQ", "Ultra-Z", "Elite", "Pro16", "Power", "Slice", "TSX-101A", "TSX-201A", "TSX-301A", "TSX-302A", "TSX-303A", "TSX-305A", "TSX-306A"]
 }  # fmt: skip
 UNITS = {"cbf": "mL/100 g/min", "cbv": "mL/100 g", "mtt": "s", "tmax": "s"}
 
 
 def sidecar(
-    scan: str, header: Header, *, thickness_mm: float | None, tilt_deg: float, straightened: list[str]
+    scan: str,
+    header: Header,
+    *,
+    thickness_mm: float | None,
+    tilt_deg: float,
+    straightened: list[str],
 ) -> dict[str, Any]:
     """What is written beside a scan: numbers within sense, and codes from lists of this package.
 

@@ -75,7 +75,9 @@ def convert_folder(
         sources = find(source, Path(workspace) / "unpacked")
         people, summary = _read(source, sources, processes)
         if dry_run:
-            secret = deidentify.read_secret(private) if (private / deidentify.SECRET).exists() else b""
+            secret = (
+                deidentify.read_secret(private) if (private / deidentify.SECRET).exists() else b""
+            )
             summary.works = _decided(people, secret, named, patient, answers)
             summary.dry = True
             return summary
@@ -205,7 +207,9 @@ def _converted(
 ) -> list[Work]:  # fmt: skip
     places = {scan: study.scans[scan] for scan in SCANS if scan in study.scans}
     code = storage.key(storage.code_key("dicom", "images"), version("dcm2niix"))
-    tasks = [(work, places, out, private, overwrite, Path(workspace) / "work", code) for work in works]
+    tasks = [
+        (work, places, out, private, overwrite, Path(workspace) / "work", code) for work in works
+    ]
     return workers.run(
         _convert_patient,
         tasks,
@@ -217,7 +221,13 @@ def _converted(
 
 
 def _convert_patient(
-    work: Work, places: Mapping, out: Path, private: Path, overwrite: bool, workspace: Path, code: str
+    work: Work,
+    places: Mapping,
+    out: Path,
+    private: Path,
+    overwrite: bool,
+    workspace: Path,
+    code: str,
 ) -> Work:
     """Convert the chosen scans of one patient; what fails is kept in ``work.failed``."""
     if work.failed:
@@ -235,7 +245,13 @@ def _convert_patient(
         try:
             _refuse_strange(target, out, old.get("files", {}), overwrite)
             volume = conversion.convert(stack, scan, places[scan], target, workspace / name)
-        except (InputError, OSError, ValueError, MemoryError, nib.filebasedimages.ImageFileError) as error:
+        except (
+            InputError,
+            OSError,
+            ValueError,
+            MemoryError,
+            nib.filebasedimages.ImageFileError,
+        ) as error:
             if str(error).startswith("cannot write"):
                 raise  # the disk, and not this patient
             work.failed[scan] = str(error) if isinstance(error, InputError) else (
@@ -279,7 +295,9 @@ def _refuse_strange(target: Path, out: Path, known: Mapping[str, str], overwrite
     name = target.relative_to(out).as_posix()
     strange = target.exists() and storage.digest(target) != known.get(name)
     if strange and not overwrite:
-        raise InputError(f"{name}: is there already, and was not made so by this command; allowed: --replace")
+        raise InputError(
+            f"{name}: is there already, and was not made so by this command; allowed: --replace"
+        )
 
 
 def _remove_stale(out: Path, old: Mapping[str, str], new: Mapping[str, str]) -> None:
@@ -318,7 +336,10 @@ def _write_private(
     names = [work.participant_id for work in works]
     for file, table in (
         ("undecided.csv", report.undecided_table(works)),
-        ("patients.csv", report.patient_table([w for w in works if w.participant_id.startswith("sub-")])),
+        (
+            "patients.csv",
+            report.patient_table([w for w in works if w.participant_id.startswith("sub-")]),
+        ),
         ("series.csv", report.series_table(works)),
     ):
         storage.write_csv(private / file, _merged(private / file, table, names))
@@ -355,7 +376,8 @@ def _merged(path: Path, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
 def _write_table(out: Path, private: Path, words: Dictionary) -> list[str]:
     """``participants.tsv``, if there is none but this command's own; else who has no row in it."""
     records = {
-        path.stem: storage.read_json(path) for path in sorted((private / "finished").glob("sub-*.json"))
+        path.stem: storage.read_json(path)
+        for path in sorted((private / "finished").glob("sub-*.json"))
     }
     records = {name: record for name, record in records.items() if record["files"]}
     path, mark = out / TABLE, private / "table.json"

@@ -152,7 +152,8 @@ def _header(path: Path, size: int, data: Any) -> Header:
     exposure = _within(shared, "CTXRayDetailsSequence")
     acquired = _text(data, "AcquisitionDateTime")
     positions = tuple(
-        _numbers(_within(frame, "PlanePositionSequence"), "ImagePositionPatient") for frame in frames
+        _numbers(_within(frame, "PlanePositionSequence"), "ImagePositionPatient")
+        for frame in frames
     )
     date = _text(data, "AcquisitionDate") or acquired[:8]
     time = _text(data, "AcquisitionTime") if _text(data, "AcquisitionDate") else acquired[8:14]
@@ -233,7 +234,9 @@ def _unusable(header: Header, data: Any, file: Any, size: int) -> str:
     if not header.rows or not header.columns:
         return ""  # no image: told by its kind
     syntax = data.file_meta.TransferSyntaxUID
-    here = size - file.tell() - (8 if syntax.is_implicit_VR else 12)  # less the element's own header
+    here = (
+        size - file.tell() - (8 if syntax.is_implicit_VR else 12)
+    )  # less the element's own header
     if here <= 0:
         return "cut off: holds no voxels"
     if syntax.is_private or syntax.is_encapsulated:

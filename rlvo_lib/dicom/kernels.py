@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
-SIEMENS = re.compile(r"(?:[HBJIUTDCS]|H[RVCPFN]|B[RVFLPY]|Q[RV]|S[AB])(\d{2})[A-Z]?(?:[\\ ].*)?", re.ASCII)
+SIEMENS = re.compile(
+    r"(?:[HBJIUTDCS]|H[RVCPFN]|B[RVFLPY]|Q[RV]|S[AB])(\d{2})[A-Z]?(?:[\\ ].*)?", re.ASCII
+)
 #: Siemens numbers up to which a kernel is soft enough, by scan. CTA is read sharper than brain.
 SIEMENS_SOFT = {"ncct": 45, "cta": 49}
 SOFT = {

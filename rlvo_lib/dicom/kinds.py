@@ -63,7 +63,18 @@ _WORD = {  # beginnings and ends of words are marked by blanks
     "soft": r" (SOFT|BRAIN|STANDARD|STND|SMOOTH|PARENCHYMA|PARENQUIMA|WEICHTEIL|BLANDO|CEREBRO) ",
 }  # fmt: skip
 WORDS = {name: re.compile(pattern) for name, pattern in _WORD.items()}
-NO_AGENT = {"", "NO", "NONE", "N", "NON", "NO CONTRAST", "NO CONTRASTE", "NINGUNO", "WITHOUT", "KEIN"}
+NO_AGENT = {
+    "",
+    "NO",
+    "NONE",
+    "N",
+    "NON",
+    "NO CONTRAST",
+    "NO CONTRASTE",
+    "NINGUNO",
+    "WITHOUT",
+    "KEIN",
+}
 
 #: Perfusion maps by their names; the first that fits counts.
 MAP_NAMES = (
@@ -276,7 +287,9 @@ def _too_short(stack: Stack) -> Kind | None:
         return _aside(f"{stack.slices} slices over {stack.extent_mm:.0f} mm: not a whole head (at least "
                       f"{LEAST_SLICES} slices and {LEAST_MM['cta']:.0f} mm)")  # fmt: skip
     if stack.extent_mm > MOST_MM:
-        return _aside(f"{stack.extent_mm:.0f} mm long: a scan of the body (at most {MOST_MM:.0f} mm)")
+        return _aside(
+            f"{stack.extent_mm:.0f} mm long: a scan of the body (at most {MOST_MM:.0f} mm)"
+        )
     return None
 
 
@@ -301,13 +314,21 @@ def _contrast(stack: Stack, series: str, own: str) -> Kind:
         return Kind("cta", unsure="named as angiography, but the contrast tag says no agent")
     if agent:
         what = "named as plain" if plain else "not named as angiography"
-        return Kind("ncct" if plain else "cta", unsure=f"a contrast agent is stated, but it is {what}")
+        return Kind(
+            "ncct" if plain else "cta", unsure=f"a contrast agent is stated, but it is {what}"
+        )
     if enhanced:
-        return Kind("cta", unsure="named as with contrast, but no agent is stated, and not angiography")
+        return Kind(
+            "cta", unsure="named as with contrast, but no agent is stated, and not angiography"
+        )
     if stack.extent_mm < LEAST_MM["ncct"] and not stack.fault:
         return _aside(f"{stack.extent_mm:.0f} mm of a plain CT: not a whole head (at least "
                       f"{LEAST_MM['ncct']:.0f} mm)")  # fmt: skip
-    if plain or WORDS["head"].search(words_of(stack.first.body_part)) or WORDS["head"].search(own + study):
+    if (
+        plain
+        or WORDS["head"].search(words_of(stack.first.body_part))
+        or WORDS["head"].search(own + study)
+    ):
         return Kind("ncct")
     return Kind("ncct", unsure="nothing says whether it is a head, or whether contrast was given")
 

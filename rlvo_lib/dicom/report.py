@@ -51,7 +51,9 @@ class Summary:
     @property
     def in_order(self) -> bool:
         """Whether nothing was left undecided, refused or failed."""
-        return not (self.skipped or self.without_row or self.counts["files that cannot be used"]) and all(
+        return not (
+            self.skipped or self.without_row or self.counts["files that cannot be used"]
+        ) and all(
             not (work.choice.open or work.choice.refused or work.failed) for work in self.works
         )
 
@@ -62,7 +64,9 @@ def stack_table(works: Sequence[Work]) -> pd.DataFrame:
     for work in works:
         for outcome in work.choice.outcomes.values():
             stack = outcome.stack
-            failure = next((work.failed[s] for s, label in _taken(work) if label == stack.label), "")
+            failure = next(
+                (work.failed[s] for s, label in _taken(work) if label == stack.label), ""
+            )
             rows.append(
                 {
                     "participant_id": work.participant_id,
@@ -138,7 +142,9 @@ def show(summary: Summary, name: str) -> str:
     """What was done and what is left to do, as text."""
     lines = [f"{printable(name)}:"]
     lines += [f"  {n:,} {what}" for what, n in summary.counts.items() if n]
-    lines += _shortened([f"  left out: {printable(where)}: {why}" for where, why in summary.skipped])
+    lines += _shortened(
+        [f"  left out: {printable(where)}: {why}" for where, why in summary.skipped]
+    )
     table = stack_table(summary.works)
     aside = table[table["status"] == "set aside"]
     for reason, count in Counter(aside["reason"]).most_common(LINES):
@@ -146,7 +152,9 @@ def show(summary: Summary, name: str) -> str:
     if summary.dry:
         lines += _shortened(_listed(table, summary))
     for heading, told in (("undecided", _open), ("refused", _refused)):
-        lines += _shortened([f"  {heading}: {line}" for work in summary.works for line in told(work)])
+        lines += _shortened(
+            [f"  {heading}: {line}" for work in summary.works for line in told(work)]
+        )
     lines += _shortened([f"  no row in participants.tsv: {who}" for who in summary.without_row])
     lines.append(f"{printable(name)}: {_last(summary)}")
     return "\n".join(lines)

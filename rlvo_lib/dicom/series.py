@@ -242,7 +242,9 @@ def split(headers: Sequence[Header]) -> list[Stack]:
     made = [part for group in groups.values() for part in _timed(group)]
     if lacking:
         made = [replace(stack, fault=lacking) for stack in made]
-    return sorted(made, key=lambda stack: (-stack.files, stack.first.instance or 0, stack.first.path))
+    return sorted(
+        made, key=lambda stack: (-stack.files, stack.first.instance or 0, stack.first.path)
+    )
 
 
 def _key(header: Header) -> Hashable:
@@ -310,7 +312,11 @@ def _sideways(places: np.ndarray, across: np.ndarray) -> str:
     line = line / (line @ across)
     off = places - places[0] - np.outer((places - places[0]) @ across, line)
     worst = float(np.abs(off).max())
-    return f"slices shifted sideways by up to {worst:.1f} mm: parts of several scans" if worst > 1.0 else ""
+    return (
+        f"slices shifted sideways by up to {worst:.1f} mm: parts of several scans"
+        if worst > 1.0
+        else ""
+    )
 
 
 def holes(stack: Stack) -> str:

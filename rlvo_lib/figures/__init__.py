@@ -20,6 +20,7 @@ from rlvo_lib.figures.performance import (
     roc_curves,
 )
 from rlvo_lib.figures.phantom import phantom_page
+from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "risk_by_outcome",
     "roc_curves",
     "saliency_overlay",
+    "scan_mosaic",
     "shap_bars",
     "shap_beeswarm",
     "stamp",

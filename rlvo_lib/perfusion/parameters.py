@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvo_lib.config.study import PERFUSION_PARAMETERS as NAMES
+from rlvo_lib.config.imaging import PERFUSION_PARAMETERS as NAMES
 from rlvo_lib.perfusion.regions import DEFICIT_S, THRESHOLDS_S, Regions, regions
 
 __all__ = ["NAMES", "Parameters", "measure", "parameters_of"]

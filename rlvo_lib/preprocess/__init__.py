@@ -13,15 +13,19 @@ Conventions
   fraction is recorded. A channel without a scan is absent, never zero.
 """
 
-from rlvo_lib.preprocess.cache import MEASURED, TensorCache, TensorStack, prepare
-from rlvo_lib.preprocess.tensor import Task, patient_tensor, tensor_affine
+from rlvo_lib.preprocess.cache import TensorCache, TensorStack, prepare
+from rlvo_lib.preprocess.grid import tensor_affine
+from rlvo_lib.preprocess.pictures import Picture, pictures
+from rlvo_lib.preprocess.task import Task
+from rlvo_lib.preprocess.tensor import patient_tensor
 
 __all__ = [
-    "MEASURED",
+    "Picture",
     "Task",
     "TensorCache",
     "TensorStack",
     "patient_tensor",
+    "pictures",
     "prepare",
     "tensor_affine",
 ]

@@ -1,4 +1,9 @@
-"""The prepared tensors of a dataset: made where they are not there yet, kept by content, found again."""
+"""The prepared tensors of a dataset: made where they are not there yet, kept by content, found again.
+
+A patient's folder ``tensors/<key>/`` holds ``tensor.npy`` (C, D, H, W) float16; ``record.json`` (the
+order of its channels, their windows and units, the affine, how scans were moved, quality figures,
+flags); ``vessels.nii.gz`` (the mask, on the CTA's own grid) and ``centre_line.csv`` where there is one.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlvo_lib import perfusion, storage, workers
+from rlvo_lib import images, storage, workers
 from rlvo_lib.config import InputError, Settings
-from rlvo_lib.preprocess.tensor import Task, patient_tensor
+from rlvo_lib.preprocess import quality
+from rlvo_lib.preprocess.task import Task
+from rlvo_lib.preprocess.tensor import patient_tensor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,41 +36,85 @@ class TensorCache:
     """The prepared tensors of a dataset: what is there, where, and how good it looks.
 
     ``table`` has one row a patient (index participant_id): ``key``, ``available`` (tuple of channel
-    names), ``side``, ``flags`` (text, "; " between), the quality figures ``coverage_<channel>``,
-    ``vessel_volume_ml``, those of `perfusion.NAMES` (NaN where not measured or not applicable).
+    names), ``side``, ``flags`` (text, "; " between), and all that was measured in any of them:
+    ``coverage_<channel>``, ``registration_cost``, ``vessel_volume_ml``, ``tmax6_ml``, ... (NaN, or ""
+    for words, where it was not).
     """
 
     folder: Path
     table: pd.DataFrame
     records: dict[str, dict[str, Any]]
 
-    def load(self, participant_ids: Iterable[str], channels: Sequence[str]) -> np.ndarray:
+    def load(
+        self, participant_ids: Iterable[str], channels: Sequence[str], *, absent: str = "refuse"
+    ) -> np.ndarray:
         """Tensors (N, C, D, H, W) float16, in the order asked for.
 
-        Raises InputError naming the patient and the channel that is absent.
+        A channel that a patient lacks is never zeros, which would look like air: ``absent="refuse"``
+        raises InputError naming patient, channel and reason; ``absent="nan"`` fills it with NaN, for a
+        model that is told what is `present` and puts something of its own there.
         """
-        return np.stack([self._one(str(p), channels) for p in participant_ids])
+        if absent not in ("refuse", "nan"):
+            raise InputError(f"absent is '{absent}'; allowed: refuse, nan")
+        return np.stack([self._one(str(p), channels, absent) for p in participant_ids])
+
+    def present(self, participant_ids: Iterable[str], channels: Sequence[str]) -> np.ndarray:
+        """Which patients have which channels; bool (N, C): the flags that go with absent channels."""
+        have = [self._record(str(p))["channels"] for p in participant_ids]
+        return np.array([[c in own for c in channels] for own in have]).reshape(-1, len(channels))
 
     def images(self, participant_ids: Iterable[str], channels: Sequence[str]) -> Any:
         """Like `load`; where that would fill over `IN_MEMORY_BYTES`, read from disk batch by batch."""
         stack = TensorStack(self, list(participant_ids), tuple(channels))
         return stack if stack.nbytes > IN_MEMORY_BYTES else stack[np.arange(len(stack))]
 
-    def _one(self, participant_id: str, channels: Sequence[str]) -> np.ndarray:
+    def _one(self, participant_id: str, channels: Sequence[str], absent: str) -> np.ndarray:
         record = self._record(participant_id)
-        absent = [c for c in channels if c not in record["channels"]]
-        if absent:
-            reason = record["reasons"].get(absent[0], "not a channel of this study")
-            raise InputError(f"patient {participant_id}: no channel '{absent[0]}' ({reason})")
+        lacking = [c for c in channels if c not in record["channels"]]
+        if lacking and absent == "refuse":
+            reason = record["reasons"].get(lacking[0], "not a channel of this study")
+            raise InputError(f"patient {participant_id}: no channel '{lacking[0]}' ({reason})")
         tensor = np.load(self.folder / record["key"] / "tensor.npy", mmap_mode="r")
-        return tensor[[record["channels"].index(c) for c in channels]]
+        if not lacking:
+            return tensor[[record["channels"].index(c) for c in channels]]
+        out = np.full((len(channels), *tensor.shape[1:]), np.nan, np.float16)
+        for k, channel in enumerate(channels):
+            if channel not in lacking:
+                out[k] = tensor[record["channels"].index(channel)]
+        return out
 
-    def affine(self, participant_id: str) -> np.ndarray:
-        """4x4, tensor voxel indices to world mm (RAS+) of the patient's scans."""
-        affine = self._record(participant_id)["affine"]
-        if affine is None:
+    def affine(self, participant_id: str, scan: str | None = None) -> np.ndarray:
+        """4x4, tensor voxel indices to world mm (RAS+) of a scan of the patient.
+
+        Left out, `scan` is the one the head was found in. Only a scan that had to be moved onto it (a
+        CTA after the patient had moved) has a world of its own.
+        """
+        record = self._record(participant_id)
+        if record["affine"] is None:
             raise InputError(f"patient {participant_id}: no scan, so no image grid")
-        return np.array(affine)
+        self._check_scan(record, scan)
+        move = np.array(record["moves"].get(scan, np.eye(4)))
+        return np.linalg.inv(move) @ np.array(record["affine"])
+
+    def to_native(
+        self, participant_id: str, array: np.ndarray, scan: str, fill: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A map (D, H, W) on the tensor's grid, carried back to the voxels of one of the scans.
+
+        Returns the map (X, Y, Z) float32 on the scan's own grid (trilinear; `fill` outside the
+        tensor's grid) and the scan's affine: saved with it, the map opens aligned in any viewer.
+        """
+        record = self._record(participant_id)
+        self._check_scan(record, scan)
+        native = record["scans"][scan]
+        affine = np.array(native["affine"])
+        source = self.affine(participant_id, scan)
+        return images.resample(array, source, affine, tuple(native["shape"]), fill), affine
+
+    def _check_scan(self, record: dict[str, Any], scan: str | None) -> None:
+        if scan is not None and scan not in record["scans"]:
+            had = ", ".join(record["scans"]) or "none"
+            raise InputError(f"patient {record['participant_id']}: no scan '{scan}'; has: {had}")
 
     def missing(self, participant_ids: Iterable[str], channels: Sequence[str]) -> dict[str, str]:
         """The patients who lack a channel, each with the reason: to be excluded and counted."""
@@ -123,7 +174,7 @@ def prepare(
     unknown = [p for p in ids if p not in dataset.table.index]
     if unknown:
         raise InputError(f"patient {unknown[0]}: not in the table of dataset {dataset.name}")
-    tasks = [_task(dataset, settings, p) for p in ids]
+    tasks = [patient_task(dataset, settings, p) for p in ids]
     with storage.lock(folder / "prepare"):
         keys = _keys(tasks, folder)
         todo = [(t, folder / k) for t, k in zip(tasks, keys, strict=True)]
@@ -137,9 +188,8 @@ def prepare(
     return TensorCache(folder, _table(records), records)
 
 
-def _task(dataset: Dataset, settings: Settings, participant_id: str) -> Task:
+def patient_task(dataset: Dataset, settings: Settings, participant_id: str) -> Task:
     study = settings.study
-    channels = {name: (c.scan, c.low, c.high) for name, c in study.channels.items()}
     paths = {scan: dataset.scan(participant_id, scan) for scan in study.scans}
     side = None
     if study.side_column in dataset.table.columns:
@@ -151,17 +201,17 @@ def _task(dataset: Dataset, settings: Settings, participant_id: str) -> Task:
         participant_id=participant_id,
         root=str(dataset.root),
         scans={s: str(p) for s, p in paths.items() if p is not None},
-        excluded={
-            s: reason for (p, s), reason in dataset.exclusions.scans.items() if p == participant_id
-        },
         kinds=study.scans,
         side=side,
         flip_to_side=study.flip_to_side,
-        space=study.space,
-        grid_centre_mm=study.grid_centre_mm,
-        channels=channels,
+        grid=study.grid,
+        channels=study.channels,
         grid_shape=tuple(settings.grid_shape),
         grid_spacing_mm=float(settings.grid_spacing_mm),
+        template=settings.template,
+        excluded={
+            s: reason for (p, s), reason in dataset.exclusions.scans.items() if p == participant_id
+        },
     )
 
 
@@ -169,7 +219,7 @@ def _keys(tasks: Sequence[Task], folder: Path) -> list[str]:
     """A key for each task; files' digests are remembered by path, size and time of change."""
     memory = folder / "digests.json"
     known = storage.read_json(memory) if memory.is_file() else {}
-    code = storage.code_key("images", "head", "vessels", "perfusion", "preprocess")
+    code = storage.code_key("images", "head", "registration", "vessels", "perfusion", "preprocess")
     seen, keys = {}, []
     for task in tasks:
         digests = {}
@@ -177,8 +227,10 @@ def _keys(tasks: Sequence[Task], folder: Path) -> list[str]:
             stat = os.stat(path)
             mark = f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
             digests[scan] = seen[mark] = known.get(mark) or storage.digest(path)
+        if task.template:
+            digests["template"] = storage.digest(Path(task.template))
         rest = dataclasses.asdict(task)
-        del rest["scans"], rest["root"]
+        del rest["scans"], rest["root"], rest["template"]
         keys.append(storage.key(digests, rest, code))
     if not seen.keys() <= known.keys():
         storage.write_json(memory, known | seen)
@@ -194,28 +246,31 @@ def _make(todo: Sequence[tuple[Task, Path]], processes: int) -> None:
 
 def _make_one(task: Task, folder: Path) -> None:
     """One patient's folder; its record is written last and marks it whole."""
-    tensor, record = patient_tensor(task)
+    tensor, record, patient = patient_tensor(task)
     storage.write_array(folder / "tensor.npy", tensor)
+    if "vessels" in patient.volumes and task.grid.space == "head":
+        mask, affine = patient.volumes["vessels"]
+        own = np.linalg.inv(patient.moves.get("cta", np.eye(4))) @ affine
+        images.save_nifti(folder / "vessels.nii.gz", mask.astype(np.uint8), own)
+    if patient.centre_line is not None:
+        storage.write_csv(folder / "centre_line.csv", patient.centre_line)
     storage.write_json(folder / "record.json", record)
 
 
-MEASURED = ("vessel_volume_ml", *perfusion.NAMES)
-
-
 def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """One row a patient: what is available, what was measured, and what to look at."""
     import pandas as pd
 
-    covered = [f"coverage_{c}" for r in records.values() for c in r["channels"]]
+    measured = dict.fromkeys(name for r in records.values() for name in r["qc"])
+    words = {n for r in records.values() for n, value in r["qc"].items() if isinstance(value, str)}
     rows = {
-        p: {
-            "key": r["key"],
-            "available": tuple(r["channels"]),
-            "side": r["side"],
-            "flags": "; ".join(r["flags"]),
-            "tmax_side": "",
-        }
-        | dict.fromkeys((*MEASURED, *covered), np.nan)
-        | {name: value for name, value in r["qc"].items() if not isinstance(value, dict)}
+        p: {"key": r["key"], "available": tuple(r["channels"]), "side": r["side"]}
+        | {name: "" if name in words else np.nan for name in measured}
+        | {name: value for name, value in r["qc"].items() if value is not None}
         for p, r in records.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")
+    beside = quality.cohort_flags(table)
+    flags = {p: "; ".join([*r["flags"], *beside.get(p, [])]) for p, r in records.items()}
+    table.insert(3, "flags", pd.Series(flags, dtype=object))
+    return table

@@ -1,90 +1,54 @@
-"""One patient: from the scans to a (C, D, H, W) tensor and its record."""
+"""One patient: from the scans to a (C, D, H, W) tensor and its record.
+
+The main path is `patient_tensor`: read the scans, find the head's pose in the world, bring the scans
+of the patient together, segment the vessels, lay the grid, and interpolate each channel once.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from rlvo_lib import images, perfusion, vessels
-from rlvo_lib.config import InputError, Scan, Settings
-from rlvo_lib.config.study import DERIVATIVES
-from rlvo_lib.head import HeadFrame, head_frame
+from rlvo_lib import images, perfusion, registration, vessels
+from rlvo_lib.config import Channel, InputError
+from rlvo_lib.preprocess import grid as grids
+from rlvo_lib.preprocess import quality
+from rlvo_lib.preprocess.reading import Volume, check_same_grid, read_scan
+from rlvo_lib.preprocess.task import Task
+from rlvo_lib.registration import Alignment
 
 #: The scans that show where the head is, the best first.
 SHOW_HEAD = ("ncct", "cta", "cbf", "tmax", "cbv", "mtt")
-
-# The part of the head that the grid holds, in the head frame; chosen for the anterior circulation.
-ACROSS_MIDLINE_MM = 12.0  # the crop reaches so far into the other hemisphere
-GRID_CENTRE_Y_MM = 5.0  # its centre lies so far before the middle of the head
-BASE_BELOW_VERTEX = 0.64  # its floor, just below the circle of Willis, in head lengths
-SAME_DICE = 0.97  # a given mask that agrees so far with the truth is the truth
 LEAST_COVERAGE = 0.10  # a scan that covers less of the grid is an absent channel
 
 
-# ------------------------------------------------------------------------------------------------ grid
+@dataclass
+class Patient:
+    """What is known of a patient on the way to the tensor.
 
-
-def tensor_affine(frame: HeadFrame, side: str | None, settings: Settings) -> np.ndarray:
-    """4x4 from tensor voxel indices to world mm (RAS+).
-
-    The grid holds the affected hemisphere from 12 mm across the midline outwards, upwards from just
-    below the circle of Willis (0.64 head lengths below the vertex). `side` is the affected side
-    ("left", "right", None: unknown); it is brought to ``settings.study.flip_to_side`` by a
-    negative x axis. Unknown side: not flipped. ``flip_to_side = "none"``: not flipped, and the
-    grid is centred on the midline.
+    volumes : scan to (array, affine); the affines lead to the patient's world, which is that of the
+        scan the head was found in. `moves` holds, for a scan that had to be moved there, the rigid
+        4x4 from its own world.
     """
-    return _grid_affine(
-        frame, side, settings.study.flip_to_side, settings.grid_shape, settings.grid_spacing_mm
-    )
+
+    volumes: dict[str, Volume]
+    alignment: Alignment | None = None
+    moves: dict[str, np.ndarray] = field(default_factory=dict)
+    centre_line: Any = None  # of the vessels, a DataFrame
+    qc: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # why something was not measured
+    flags: list[str] = field(default_factory=list)
 
 
-def _grid_affine(
-    frame: HeadFrame, side: str | None, flip_to: str, shape: Sequence[int], spacing: float
-) -> np.ndarray:
-    extent = np.asarray(shape) * spacing
-    low = np.array([-extent[0] / 2, GRID_CENTRE_Y_MM - extent[1] / 2, 0.0])
-    low[2] = -BASE_BELOW_VERTEX * frame.length_mm
-    if flip_to == "left":
-        low[0] = ACROSS_MIDLINE_MM - extent[0]
-    elif flip_to == "right":
-        low[0] = -ACROSS_MIDLINE_MM
-    grid = np.diag([spacing] * 3 + [1.0])
-    grid[:3, 3] = low + spacing / 2
-    mirror = flip_to != "none" and side is not None and side != flip_to
-    return frame.affine @ np.diag([-1.0 if mirror else 1.0, 1, 1, 1]) @ grid
+def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
+    """The (C, D, H, W) float16 tensor of one patient, its record, and what it was made of.
 
-
-# --------------------------------------------------------------------------------------- one patient
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that one patient's tensor depends on, besides the content of the files."""
-
-    participant_id: str
-    root: str
-    scans: dict[str, str]  # name -> path
-    excluded: dict[str, str]  # name of a scan that a person left out -> reason
-    kinds: dict[str, Scan]  # name -> what the study file says of it
-    side: str | None
-    flip_to_side: str
-    space: str
-    grid_centre_mm: tuple[float, float, float]
-    channels: dict[str, tuple[str, float, float]]  # name -> scan, window low, high
-    grid_shape: tuple[int, int, int]
-    grid_spacing_mm: float
-
-
-def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-    """The (C, D, H, W) float16 tensor of one patient and its record (channels, affine, QC).
-
-    Only the channels whose scan is there are in the tensor; the record names them in order, and
-    says why the others are not. InputError names the patient and the file.
+    Only the channels whose scan is there are in the tensor; the record names them in order with
+    their windows and units, and says why the others are not. InputError names the patient and the
+    file.
     """
     try:
         return _patient_tensor(task)
@@ -93,186 +57,209 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         raise InputError(f"patient {task.participant_id}: {message}") from error
 
 
-def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-    found = task.space == "head"  # there vessels are segmented where no mask is given
-    volumes = {s: _load(task, s) for s in task.scans if not (found and s == "vessels")}
-    frame, mask, qc = None, None, {}
-    if task.space == "head":
-        source = next((s for s in SHOW_HEAD if s in volumes), None)
-        frame = head_frame(*volumes[source], source) if source else None
-        mask, qc = _vessel_mask(task, volumes, frame)
-    if mask is not None:
-        volumes["vessels"] = mask
-    record: dict[str, Any] = {"participant_id": task.participant_id, "side": task.side}
-    reasons = {
-        name: _why_absent(task, scan)
-        for name, (scan, _, _) in task.channels.items()
-        if scan not in volumes
+def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
+    in_head = task.grid.space == "head"  # there vessels are segmented where no mask is given
+    patient = Patient({})
+    for scan in task.scans:
+        if not (in_head and scan == "vessels"):
+            patient.volumes[scan] = read_scan(task, scan, patient.flags)
+    stored = {
+        s: {"shape": list(v.shape), "affine": a.tolist()} for s, (v, a) in patient.volumes.items()
     }
-    if frame is None and task.space == "head":
-        reasons = {name: reasons.get(name, "no scan to find the head in") for name in task.channels}
-        record |= {"channels": [], "reasons": reasons, "flags": [], "affine": None, "qc": {}}
-        return np.empty((0, *task.grid_shape), np.float16), record
-    grid = _task_grid(task, frame)
-    filled = {}
-    for name in [name for name in task.channels if name not in reasons]:
-        scan, low, high = task.channels[name]
-        array, affine = volumes[scan]
-        inside = images.field_of_view(array.shape, affine, grid, task.grid_shape)
-        qc[f"coverage_{name}"] = round(float(inside.mean()), 4)
-        if inside.mean() < LEAST_COVERAGE:
-            reasons[name] = f"{scan} scan covers under {LEAST_COVERAGE:.0%} of the grid"
-            continue
-        clipped = np.clip(array, low, high, dtype=np.float32)
-        values = images.resample(clipped, affine, grid, task.grid_shape, fill=low)
-        filled[name] = images.window(values, low, high).astype(np.float16)
-    names = list(filled)
-    tensor = np.stack([*filled.values()]) if names else np.empty((0, *task.grid_shape), np.float16)
-    if frame and all(s in volumes for s in ("cbf", "cbv", "tmax")):
-        qc |= _perfusion_qc(volumes, frame, task.side)
-    flags = [*(frame.flags if frame else ()), *_flags(task, qc)]
-    record |= {"channels": names, "reasons": reasons, "flags": flags}
-    return tensor, record | {"affine": grid.tolist(), "qc": qc}
-
-
-def _why_absent(task: Task, scan: str) -> str:
-    """Why a patient lacks a scan: no such file, or a person excluded it."""
-    by_cta = scan == "vessels" and task.space == "head"  # there it is segmented from the CTA
-    for name in (scan, "cta") if by_cta else (scan,):
-        if name in task.excluded:
-            return f"{name} scan excluded: {task.excluded[name]}"
-    return "no vessels or CTA scan" if by_cta else f"no {scan} scan"
-
-
-def _task_grid(task: Task, frame: HeadFrame | None) -> np.ndarray:
-    """4x4 from tensor voxel indices to world mm (RAS+)."""
-    if frame:
-        return _grid_affine(
-            frame, task.side, task.flip_to_side, task.grid_shape, task.grid_spacing_mm
+    if in_head:
+        _find_head(task, patient)
+        _bring_together(patient)
+        _find_vessels(task, patient)
+        _measure_perfusion(task, patient)
+    if in_head and patient.alignment is None:
+        grid, tensor, names = None, np.empty((0, *task.grid_shape), np.float16), []
+        reasons = dict.fromkeys(task.channels, "no scan to find the head in") | _absent(
+            task, patient
         )
-    spacing = task.grid_spacing_mm
-    grid = np.diag([spacing] * 3 + [1.0])
-    grid[:3, 3] = task.grid_centre_mm - spacing * (np.asarray(task.grid_shape) - 1) / 2
-    return grid
+    else:
+        grid = _grid(task, patient)
+        tensor, names, reasons = _channels(task, patient, grid)
+        patient.flags += quality.flags(task, patient.qc)
+    record = {
+        "participant_id": task.participant_id,
+        "side": task.side,
+        "channels": names,
+        "windows": {name: _window(task.channels[name]) for name in names},
+        "reasons": reasons,
+        "flags": list(dict.fromkeys(patient.flags)),
+        "affine": None if grid is None else grid.tolist(),
+        "head_to_world": None if patient.alignment is None else patient.alignment.affine.tolist(),
+        "length_mm": None if patient.alignment is None else patient.alignment.length_mm,
+        "scans": stored,
+        "moves": {scan: move.tolist() for scan, move in patient.moves.items()},
+        "qc": {name: _plain(value) for name, value in patient.qc.items()},
+        "not_measured": patient.reasons,
+    }
+    return tensor, record, patient
 
 
-def _load(task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
-    path, scan = task.scans[name], task.kinds[name]
-    if scan.kind == "ct":
-        return images.load_ct(path)
-    array, affine = images.load_nifti(path)
-    if scan.kind == "mask":
-        _refuse_truth(task, path, array)
-        _check_binary(path, array)
-        return array, affine
-    perfusion.check_map(array, name, scan.low, scan.high, scan.unit, path)
-    return array, affine
+def _window(channel: Channel) -> dict[str, Any]:
+    """What 0 and 1 of a channel stand for."""
+    return {"scan": channel.scan, "low": channel.low, "high": channel.high, "unit": channel.unit}
 
 
-def _check_binary(path: str, mask: np.ndarray) -> None:
-    if not np.isin(np.unique(mask), (0.0, 1.0)).all():
-        raise InputError(f"{path}: holds values other than 0 and 1; a binary mask is allowed")
-
-
-def _refuse_truth(task: Task, path: str, mask: np.ndarray) -> None:
-    """A given mask must not be the simulator's, nor nearly: any of its levels, alone or together.
-
-    Only a simulated dataset has such a truth; it is read here so that no model reads it. This stops
-    accidents; whoever wants to can always hand a model what it should not have.
-    """
-    patient, given = task.participant_id, mask > 0
-    for truth in sorted(Path(task.root, DERIVATIVES, "truth", patient).glob("*.nii.gz")):
-        known, _ = images.load_nifti(truth)
-        if known.shape != mask.shape:
+def _absent(task: Task, patient: Patient) -> dict[str, str]:
+    """The channels whose scan is not there, with the reason."""
+    reasons = {}
+    for name, channel in task.channels.items():
+        if channel.scan in patient.volumes:
             continue
-        levels = [level for level in np.unique(known) if level > 0]
-        sets = (
-            [{level} for level in levels]
-            + [set(levels) - {level} for level in levels]
-            + [set(levels)]
-        )
-        for chosen in sets:
-            part = np.isin(known, list(chosen))
-            if 2 * (part & given).sum() >= SAME_DICE * max(1, part.sum() + given.sum()):
-                what = truth.name.removeprefix(f"{patient}_").removesuffix(".nii.gz")
-                raise InputError(
-                    f"{path}: the true {what} of a simulated patient may not be a model's input; "
-                    "allowed: a mask made from the scans"
-                )
+        from_cta = channel.scan == "vessels" and task.grid.space == "head"
+        excluded = [n for n in (channel.scan, *("cta",) * from_cta) if n in task.excluded]
+        if excluded:
+            reasons[name] = f"{excluded[0]} scan excluded: {task.excluded[excluded[0]]}"
+        else:
+            reasons[name] = "no vessels or CTA scan" if from_cta else f"no {channel.scan} scan"
+    return reasons
 
 
-def _vessel_mask(
-    task: Task, volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame | None
-) -> tuple[tuple[np.ndarray, np.ndarray] | None, dict[str, Any]]:
-    """The user's own mask if there is one, else segmented from the CTA; and its volume.
+# ------------------------------------------------------------------------------------ pose, registration
+
+
+def _find_head(task: Task, patient: Patient) -> None:
+    source = next((scan for scan in SHOW_HEAD if scan in patient.volumes), None)
+    if source is None:
+        return
+    template = registration.load_template(task.template or None)
+    patient.alignment = registration.align(
+        *patient.volumes[source], source, kind=task.grid.alignment, template=template
+    )
+    patient.flags += patient.alignment.flags
+    patient.qc["registration_cost"] = patient.alignment.cost
+
+
+def _bring_together(patient: Patient) -> None:
+    """The CTA rigidly onto the NCCT, where both are there; maps are checked against the NCCT."""
+    if "ncct" not in patient.volumes:
+        return
+    fixed = patient.volumes["ncct"]
+    if "cta" in patient.volumes:
+        array, affine = patient.volumes["cta"]
+        found = registration.within_patient(array, affine, *fixed)
+        patient.qc |= {"cta_shift_mm": found.shift_mm, "cta_turn_deg": found.turn_deg}
+        patient.qc["cta_similarity"] = found.similarity
+        patient.flags += found.flags
+        if found.moved:
+            patient.moves["cta"] = found.affine
+            patient.volumes["cta"] = array, found.affine @ affine
+
+
+# ----------------------------------------------------------------------------------------------- vessels
+
+
+def _find_vessels(task: Task, patient: Patient) -> None:
+    """The user's own mask if there is one, else segmented from the CTA; and its graph.
 
     Neither where a person excluded the vessels: what they looked at may have been either.
     """
     if "vessels" in task.excluded:
-        return None, {}
+        return
     path = task.scans.get("vessels")
+    frame = patient.alignment.frame if patient.alignment else None
+    cta = patient.volumes.get("cta")
     if path is not None:
-        mask, affine = images.load_nifti(path)
-        _refuse_truth(task, path, mask)
-        if "cta" in volumes:
-            _check_same_grid(path, mask, affine, *volumes["cta"])
-        _check_binary(path, mask)
-    elif "cta" in volumes:
-        cta, affine = volumes["cta"]
-        mask = vessels.segment(cta, affine, frame)
+        mask, affine = read_scan(task, "vessels", patient.flags)
+        if cta is not None:
+            own = np.linalg.inv(patient.moves.get("cta", np.eye(4))) @ cta[1]
+            check_same_grid(path, mask, affine, cta[0], own)
+            affine = cta[1]
+    elif cta is not None:
+        affine = cta[1]
+        mask = vessels.segment(*cta, frame)
     else:
-        return None, {}
+        return
+    patient.volumes["vessels"] = mask, affine
     ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
-    volume = round(float(np.count_nonzero(mask)) * ml, 3)
-    return (mask, affine), {"vessel_volume_ml": volume}
+    patient.qc["vessel_volume_ml"] = float(np.count_nonzero(mask)) * ml
 
 
-def _check_same_grid(
-    path: str, mask: np.ndarray, affine: np.ndarray, cta: np.ndarray, cta_affine: np.ndarray
-) -> None:
-    if mask.shape != cta.shape or not np.allclose(affine, cta_affine, atol=1e-2):
-        raise InputError(
-            f"{path}: lies on another grid ({' x '.join(map(str, mask.shape))}) than the CTA "
-            f"({' x '.join(map(str, cta.shape))}); the same voxels and affine are allowed"
-        )
+# ------------------------------------------------------------------------------------------------ channels
 
 
-def _perfusion_qc(
-    volumes: dict[str, tuple[np.ndarray, np.ndarray]], frame: HeadFrame, side: str | None
-) -> dict[str, Any]:
-    """Parameters measured from the maps, or nothing where the maps lie on different grids."""
-    maps = {s: volumes[s] for s in ("cbf", "cbv", "tmax")}
+def _grid(task: Task, patient: Patient) -> np.ndarray:
+    """4x4 from tensor voxel indices to the patient's world mm (RAS+)."""
+    shape, spacing = task.grid_shape, task.grid_spacing_mm
+    if patient.alignment is None:
+        return grids.standing_grid(task.grid, shape, spacing)
+    return grids.tensor_affine(
+        patient.alignment.affine,
+        patient.alignment.length_mm,
+        task.side,
+        flip_to=task.flip_to_side,
+        region=task.grid.region,
+        shape=shape,
+        spacing_mm=spacing,
+    )
+
+
+def _channels(
+    task: Task, patient: Patient, grid: np.ndarray
+) -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """The tensor, its channels in order, and why the others are absent."""
+    reasons, filled = _absent(task, patient), {}
+    for name, channel in task.channels.items():
+        if name in reasons:
+            continue
+        array, affine = patient.volumes[channel.scan]
+        inside = images.field_of_view(array.shape, affine, grid, task.grid_shape)
+        patient.qc[f"coverage_{name}"] = float(inside.mean())
+        if inside.mean() < LEAST_COVERAGE:
+            reasons[name] = f"{channel.scan} scan covers under {LEAST_COVERAGE:.0%} of the grid"
+            continue
+        filled[name] = _channel(channel, array, affine, grid, task, patient)
+    tensor = [*filled.values()] or np.empty((0, *task.grid_shape), np.float16)
+    return np.stack(tensor) if filled else tensor, list(filled), reasons
+
+
+def _channel(
+    channel: Channel,
+    array: np.ndarray,
+    affine: np.ndarray,
+    grid: np.ndarray,
+    task: Task,
+    patient: Patient,
+) -> np.ndarray:
+    """One channel (D, H, W) float16 in 0..1: by one interpolation, from the scan's own voxels."""
+    low, high = channel.minus_mirror or (channel.low, channel.high)
+    clipped = np.clip(array, low, high, dtype=np.float32)  # before: bone must not bleed into brain
+    values = images.resample(clipped, affine, grid, task.grid_shape, fill=low)
+    if channel.minus_mirror:
+        other = grids.mirrored(patient.alignment.affine, grid)
+        values -= images.resample(clipped, affine, other, task.grid_shape, fill=low)
+        seen = images.field_of_view(array.shape, affine, grid, task.grid_shape)
+        values[~(seen & images.field_of_view(array.shape, affine, other, task.grid_shape))] = 0.0
+    return images.window(values, channel.low, channel.high).astype(np.float16)
+
+
+# ---------------------------------------------------------------------------------------------- perfusion
+
+
+def _measure_perfusion(task: Task, patient: Patient) -> None:
+    """Parameters measured from the maps, or why not."""
+    needed = ("cbf", "cbv", "tmax")
+    if patient.alignment is None or any(scan not in patient.volumes for scan in needed):
+        return
+    maps = {scan: patient.volumes[scan] for scan in needed}
     try:
         perfusion.check_same_grid(maps)
     except InputError as error:
-        flag = f"perfusion maps lie on different grids: not measured ({error})"
-        return {"tmax_side": "unknown: grids differ", "perfusion_flags": [flag]}
-    found = perfusion.measure(
-        *(array for array, _ in maps.values()), maps["cbf"][1], frame.midline, side
-    )
-    record = found.record()
-    return record["values"] | {
-        "tmax_side": found.tmax_side,
-        "perfusion_reasons": record["reasons"],
-        "perfusion_flags": record["flags"],
-    }
+        patient.flags.append(f"perfusion maps lie on different grids: not measured ({error})")
+        return
+    (cbf, affine), (cbv, _), (tmax, _) = maps.values()
+    midline = patient.alignment.frame.midline
+    found = perfusion.measure(cbf, cbv, tmax, affine, midline, task.side)
+    patient.qc |= found.values | {"tmax_side": found.tmax_side}
+    patient.reasons |= found.reasons
+    patient.flags += found.flags
 
 
-MIN_COVERAGE = 0.3
-MIN_VESSELS_ML = 1.0
-
-
-def _flags(task: Task, qc: dict[str, Any]) -> list[str]:
-    """What a person should look at, in words."""
-    flags = []
-    if task.side is None and task.flip_to_side != "none":
-        flags.append("affected side unknown: not flipped")
-    for name in task.channels:
-        if qc.get(f"coverage_{name}", 1.0) < MIN_COVERAGE:
-            flags.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
-    if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
-        flags.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
-    flags += qc.pop("perfusion_flags", [])
-    if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
-        flags.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
-    return flags
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: numbers rounded, None for NaN."""
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else round(float(value), 4)
+    return value

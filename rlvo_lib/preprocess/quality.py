@@ -1,0 +1,69 @@
+"""Quality control: what a person should look at, in words, and pictures of one patient to look at.
+
+Flags never exclude: a person looks, and lists who or what is to be left out, with the reason, in the
+dataset's ``exclusions.csv``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlvo_lib.preprocess.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_COVERAGE = 0.3
+MIN_VESSELS_ML = 1.0
+OUTLIER_SDS = 4.0
+"""A registration is an outlier so many robust SDs (1.4826 x MAD) on the bad side of the cohort's median."""
+
+LEAST_PATIENTS = 20
+"""For outliers; fewer patients say nothing of what is usual."""
+
+
+def flags(task: Task, qc: dict[str, Any]) -> list[str]:
+    """What a person should look at in one patient, in words."""
+    words = []
+    if task.side is None and task.flip_to_side != "none":
+        words.append("affected side unknown: not flipped")
+    for name in task.channels:
+        if qc.get(f"coverage_{name}", 1.0) < MIN_COVERAGE:
+            words.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
+    if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
+        words.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
+    if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
+        words.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
+    return words
+
+
+def cohort_flags(table: pd.DataFrame) -> dict[str, list[str]]:
+    """What stands out only beside the other patients: registrations that fit much worse than most.
+
+    `table` is the cache's (index participant_id). A patient gets a flag where the cost of the
+    registration to the template, or of the CTA to the NCCT, lies over `OUTLIER_SDS` robust SDs above
+    the median.
+
+    >>> import pandas as pd
+    >>> costs = pd.DataFrame({"registration_cost": [*np.linspace(0.1, 0.2, 30), 0.9]})
+    >>> cohort_flags(costs)
+    {30: ['head fits the template worse than in the other patients (cost 0.90, median 0.15)']}
+    """
+    words = {
+        "registration_cost": "head fits the template worse than in the other patients",
+        "cta_cost": "CTA fits the NCCT worse than in the other patients",
+    }
+    found: dict[str, list[str]] = {}
+    for column, what in words.items():
+        if column not in table:
+            continue
+        costs = table[column].dropna()
+        if len(costs) < LEAST_PATIENTS:
+            continue
+        middle = float(costs.median())
+        spread = 1.4826 * float((costs - middle).abs().median())
+        for participant, cost in costs[costs > middle + OUTLIER_SDS * max(spread, 1e-6)].items():
+            found.setdefault(participant, []).append(
+                f"{what} (cost {cost:.2f}, median {middle:.2f})"
+            )
+    return found
