@@ -114,19 +114,15 @@ def test_the_qform_of_a_sheared_scan_does_not_count(tmp_path):
         ((1.7, 1.7, 16), (128, 128, 4), CBF, ("error", "slices are too thick")),
         ((0.045, 0.045, 0.5), (512, 512, 32), CT, ("error", "too small")),
         ((4.5, 4.5, 50), (512, 512, 32), CT, ("error", "too large")),
-        ((2000, 2000, 5000), (20, 20, 20), CT, None),
         ((0.45, 0.45, 5), (512, 512, 1), CT, ("error", "too few slices (1)")),
         ((0.45, 0.45, 5), (512, 512, 5), CT, ("error", "too few slices (5)")),
         ((0.45, 0.45, 5), (512, 512, 12), CT, ("warning", "slab")),
-        ((1, 1, 1), (150, 180, 1), MASK, None),
+        ((1, 1, 1), (15, 18, 1), MASK, None),
+        ((1, 1, 10), (150, 180, 101), MASK, ("error", "too large")),
     ],
 )
 def test_voxels_and_fields_of_view_of_a_head(tmp_path, sizes, shape, scan, found):
     affine = np.diag([*map(float, sizes), 1.0])
-    if max(sizes) > 1000:
-        with pytest.raises(InputError, match="cannot be inverted"):
-            _header(tmp_path, affine, shape, scan)
-        return
     what = [(f.severity, f.what) for f in _header(tmp_path, affine, shape, scan)]
     assert len(what) == (found is not None)
     assert found is None or (what[0][0] == found[0] and found[1] in what[0][1])

@@ -38,8 +38,9 @@ MOST_ANISOTROPY = 20.0
 WIDEST_MM = 1000.0
 """Longest field of view: from the aortic arch to the vertex are 450 mm. 2 m is a head in cm x 10."""
 
-NARROWEST_MM = 100.0
-"""The two longer sides of a field of view hold a head's breadth (150 mm); 20 mm is a head in cm."""
+NARROWEST_MM = {"ct": 100.0, "map": 100.0, "mask": 0.0}
+"""The two longer sides of a field of view hold a head's breadth (150 mm); 20 mm is a head in cm. A
+mask may be cropped to what it marks."""
 
 THINNEST_MM = {"ct": 30.0, "map": 5.0, "mask": 0.0}
 """Shortest side: a stack under 3 cm is a localiser or a part of a series, not a head."""
@@ -118,10 +119,10 @@ def _size_findings(header: Header, kind: str) -> Iterator[Finding]:
     extent = np.sort(sizes * header.shape)
     said = " x ".join(f"{mm:.4g}" for mm in sizes * header.shape) + " mm"
     voxels = " x ".join(f"{mm:.4g}" for mm in sizes) + " mm"
-    if extent[2] > WIDEST_MM or extent[1] < NARROWEST_MM:
+    if extent[2] > WIDEST_MM or extent[1] < NARROWEST_MM[kind]:
         size = "large" if extent[2] > WIDEST_MM else "small"
         what = f"its field of view is too {size} for a head: voxel sizes in another unit than mm?"
-        yield error(what, said, f"{NARROWEST_MM:g} to {WIDEST_MM:g} mm")
+        yield error(what, said, f"{NARROWEST_MM[kind]:g} to {WIDEST_MM:g} mm")
         return
     if sizes.max() > THICKEST_MM[kind]:
         what = "its slices are too thick"
