@@ -2,11 +2,13 @@
 
 import gzip
 import struct
+import tarfile
 import tracemalloc
 
 import nibabel as nib
 import numpy as np
 import pytest
+import realdata
 from phantoms import CTA, NCCT, PERF, dataset, head_hu, perfusion_maps, write_patient
 
 from rlvo_lib import config, images, preprocess
@@ -351,3 +353,47 @@ def test_a_left_handed_scan_gives_the_same_tensor(tmp_path):
         assert np.corrcoef(a.ravel(), b[::-1].ravel())[0, 1] < 0.9, name
     assert kept["las"].table.at["sub-0001", "tmax_side"] == "left"
     assert CTA[0][0] != PERF[0][0]  # each scan on its own grid
+
+
+# ----------------------------------------------------------------------------- embedded and real scans
+
+
+def test_embedded_scans_have_no_findings_but_the_cut_of_the_cta_slab(analysis):
+    scans, seen = analysis.settings.study.scans, 0
+    for patient in analysis.dataset.table.index[:6]:
+        for name, scan in scans.items():
+            path = analysis.dataset.scan(patient, name)
+            if path is None:
+                continue
+            seen += 1
+            found = [f for f in images.scan_findings(path, scan) if "cut off" not in f.what]
+            assert found == [], (patient, name)
+            if name != "cta":  # the slab is narrower than a head, and lower
+                assert images.scan_findings(path, scan) == []
+    assert seen >= 30
+
+
+def _real(name):
+    path = realdata.folder() / name
+    if not path.is_file():
+        pytest.skip("real scans not here: set RLVO_REALDATA to their folder")
+    return path
+
+
+def test_the_sheared_ct_is_accepted_with_its_angle_and_its_coarse_steps():
+    path = _real("ct_sheared_affine.nii.gz")
+    assert images.read_header(path).codes == (2, 2)
+    _, affine, warnings = images.load_scan(path, CT)
+    assert images.shear_degrees(affine) == pytest.approx(18.5, abs=0.01)
+    assert [f.value for f in warnings] == ["18.5 degrees", "7.1 HU, 8 bits"]
+
+
+def test_real_lesion_masks_have_no_findings(tmp_path):
+    with tarfile.open(_real("soop/lesion_masks.tar")) as archive:
+        members = [m for m in archive if m.name.endswith(".nii.gz")][:20]
+        archive.extractall(tmp_path, members, filter="data")
+    paths = sorted(tmp_path.rglob("*.nii.gz"))
+    assert len(paths) == 20
+    for path in paths:
+        assert images.scan_findings(path, MASK) == [], path.name
+        assert nib.aff2axcodes(images.read_header(path).affine) == ("L", "A", "S")

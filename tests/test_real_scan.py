@@ -307,3 +307,8 @@ def test_a_trained_arm_gives_the_real_head_a_probability(real_dataset, analysis,
     probability = 1 / (1 + np.exp(-training.predict_logit(network, cases, analysis.settings)))
     assert np.isfinite(probability).all() and (probability > 0).all() and (probability < 1).all()
     assert probability[0] != probability[1], "the network looks at the scan"
+
+
+def test_nothing_is_found_in_the_converted_head(real_dataset):
+    path = real_dataset.scan("sub-0001", "ncct")
+    assert images.scan_findings(path, real_dataset.scans["ncct"]) == []
