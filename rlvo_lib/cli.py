@@ -282,7 +282,7 @@ def isles24(
         ),
     ] = False,
 ) -> None:
-    """ISLES'24: acute CT and perfusion maps of thrombectomy patients, for notebook 02. No rLVO outcome.
+    """ISLES'24: acute CT and perfusion maps of stroke patients, for notebook 02. No rLVO outcome.
 
     Every file is checked and copied; follow-up images and masks are never taken. What was left out, and
     why, is listed in DATASET/derivatives/adapt/report.csv. Interrupted? Run it again.

@@ -1,4 +1,4 @@
-"""ISLES'24 as a dataset folder: acute CT of thrombectomy patients, without the rLVO outcome.
+"""ISLES'24 as a dataset folder: acute CT of stroke patients, without the rLVO outcome.
 
 In comes the unpacked ``train`` folder of the public dataset (Riedel et al., arXiv 2408.11142; Zenodo
 10.5281/zenodo.17652035 and earlier versions; CC BY-NC-SA 4.0: whoever uses it brings it, and nothing of
