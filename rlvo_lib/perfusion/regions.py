@@ -29,7 +29,7 @@ from rlvo_lib.perfusion.maps import brain_mask
 THRESHOLDS_S = (4, 6, 8, 10)
 DEFICIT_S = 6  # the perfusion deficit, within which core counts
 NEAR_DEFICIT_S = 4  # is enough where hardly anything flows and the neighbour is in the deficit
-CORE_RCBF = 0.30  # of the healthy hemisphere's mean (Cereda 2016; RAPID's default)
+CORE_RCBF = 0.30  # of the healthy hemisphere's mean (PMC10069177; RAPID's default)
 CSF_RCBV = 0.30
 ISLAND_ML = 1.0
 SYMMETRIC = 0.5  # an island of which this share is late on both sides ...
