@@ -9,7 +9,8 @@ from rlvo_lib.config import project_root
 #: Each module or package imports only those above it.
 ORDER = [
     "config", "storage", "progress", "workers", "dictionary", "metrics", "twins", "exclusions", "dataset", "cohort",
-    "images", "validation", "intake", "dicom", "adapters", "head", "vessels", "perfusion", "preprocess", "simulate", "analysis", "tabular", "encoders",
+    "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
+    "simulate", "analysis", "tabular", "encoders",
     "fusion", "training", "experiment", "explain", "figures", "results", "report", "verify",
     "notebooks", "cli",
 ]  # fmt: skip

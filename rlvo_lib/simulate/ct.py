@@ -67,7 +67,7 @@ def ncct(
         hu += np.float32(3) * np.exp(-near) * (level["depth"] > patient.head.outer_mm)  # cupping
         _add_streaks(hu, patient.head, slab, level["depth"], *streak)
 
-    hu = _tissue(patient.head.with_loss(uptake * infarct, infarct_affine), thin, shade)
+    hu = tissue(patient.head.with_loss(uptake * infarct, infarct_affine), thin, shade)
     _paint_sinuses(hu, patient, thin, blood + SINUS_ABOVE_BLOOD_HU)
     tubes = gather(patient.tree, patient.head, thin)
     _overlay(
@@ -92,7 +92,7 @@ def cta(
     grid = scanners.cta_grid(plan, scanner)
     arterial = float(np.clip(rng.normal(scanner.arterial_hu, 60), 210, 520))
     venous = float(np.clip(rng.normal(scanner.venous_hu, 45), 20, 230))
-    hu = _tissue(patient.head, grid)
+    hu = tissue(patient.head, grid)
     hu += np.float32(4)  # capillary contrast
     _paint_sinuses(hu, patient, grid, 45 + venous)
     tubes = gather(patient.tree, patient.head, grid)
@@ -119,7 +119,7 @@ def cta(
     return _int16(hu), grid, mask
 
 
-def _tissue(head: Head, grid: Grid, shade=None) -> np.ndarray:
+def tissue(head: Head, grid: Grid, shade=None) -> np.ndarray:
     """HU of air, scalp, vault, base, face, brain and CSF on a grid, slab by slab.
 
     `shade` may alter the HU of a slab.
