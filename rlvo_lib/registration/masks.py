@@ -37,7 +37,7 @@ def head_mask(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 def coarse_head(blocks: np.ndarray, size: np.ndarray) -> np.ndarray:
     """`head_mask` on blocks whose edges are `size` mm, (3,)."""
-    mask = _grown_back(blocks > SKIN_HU + 1e-3, HEADREST_MM, size, _largest)
+    mask = _grown_back(blocks > SKIN_HU + 1e-3, HEADREST_MM, size)
     return _filled(mask)
 
 
@@ -74,7 +74,7 @@ def coarse_brain(
         )
         z = to_head[2, 0] * i + to_head[2, 1] * j + to_head[2, 2] * k + to_head[2, 3]
         soft &= z > -BRAIN_DEPTH * frame.length_mm
-    brain = _grown_back(soft, BRIDGE_MM, size, _largest)
+    brain = _grown_back(soft, BRIDGE_MM, size)
     if not brain.any():
         return brain
     return _filled(_eroded(_dilated(brain, VESSEL_MM, size), VESSEL_MM, size) & head)
@@ -91,30 +91,27 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 
 def _eroded(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
-    """What lies deeper than `mm`; the faces of the scan are no surface of the head."""
+    """What is deeper than `mm` along each axis; the faces of the scan are no surface of the head."""
     from scipy import ndimage
 
-    pad = [(0, 0)] * 3
-    if mask.all() or not mask.any():
-        return mask
-    return ndimage.distance_transform_edt(np.pad(mask, pad), sampling=size) > mm
+    return ndimage.minimum_filter(mask.view(np.uint8), _width(mm, size), mode="nearest") > 0
 
 
 def _dilated(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
-    if not mask.any():
-        return mask
-    return ndimage.distance_transform_edt(~mask, sampling=size) <= mm
+    return ndimage.maximum_filter(mask.view(np.uint8), _width(mm, size), mode="nearest") > 0
 
 
-def _grown_back(mask: np.ndarray, mm: float, size: np.ndarray, choose) -> np.ndarray:
-    """The part of `mask` that `choose` picks once all that is thinner than 2 `mm` is gone, at its
-    full width again."""
-    core = choose(_eroded(mask, mm, size))
-    if not core.any():
-        return core
-    return mask & _dilated(core, mm + float(max(size)), size)
+def _width(mm: float, size: np.ndarray) -> tuple[int, ...]:
+    """Voxels across a box that reaches `mm` to each side, one at least."""
+    return tuple(2 * int(n) + 1 for n in np.maximum(np.round(mm / size), 1))
+
+
+def _grown_back(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
+    """The part of `mask` that is largest once all that is thinner than 2 `mm` is gone, at its full
+    width again."""
+    return mask & _dilated(_largest(_eroded(mask, mm, size)), mm + float(max(size)), size)
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:

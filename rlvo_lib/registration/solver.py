@@ -18,7 +18,9 @@ STEPS = 12
 ENOUGH_MM = 0.02  # a step that moves no corner of the head further is the last
 REACH_MM = 90.0  # how far the corners of a head lie from its middle
 ROBUST_SHARE = 0.25  # of the grey range: larger differences count for little (lesions, contrast)
+LONGEST_STEP_MM = 12.0
 LEAST_VOXELS = 500
+NOTHING = -1e6  # grey value of a voxel that means nothing
 
 
 def generators(names: tuple[str, ...]) -> np.ndarray:
@@ -68,14 +70,14 @@ class Fit:
 
 def similarity(fixed: Volume, moving: Volume, matrix: np.ndarray) -> Fit:
     """How well two volumes agree as `matrix` (fixed mm to moving mm) lays them on each other."""
-    seen, grey = _seen(fixed, moving, matrix)
+    seen, grey = _seen(fixed, _marked(moving), moving.affine, matrix)
     overlap = np.count_nonzero(seen) / max(1, np.count_nonzero(fixed.inside))
     if np.count_nonzero(seen) < LEAST_VOXELS:
         return Fit(matrix, float("nan"), overlap)
-    a, b = fixed.array[seen], grey[seen]
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    a, b = fixed.array[seen].astype(np.float64), grey[seen].astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a * a).sum() * (b * b).sum())
-    return Fit(matrix, float((a * b).sum() / norm) if norm > 0 else float("nan"), overlap)
+    return Fit(matrix, float((a * b).sum() / norm) if norm > 1e-9 else float("nan"), overlap)
 
 
 def register(
@@ -94,38 +96,52 @@ def register(
     `prior` holds scales and shears back: the weight, in voxels, of their squares over 0.05.
     Deterministic; returns what it has where too few voxels are seen or nothing is to be gained.
     """
+    fixed = _cropped(fixed)
+    marked = _marked(moving)
     about = np.eye(4)
     about[:3, 3] = middle
     motions = about @ generators(free) @ np.linalg.inv(about)
     held = np.array([name.startswith(("scale", "shear")) for name in free])
-    places = _places(fixed)
     found = np.array(start, dtype=float)
     total = np.zeros(len(free))
     for _ in range(steps):
-        seen, grey = _seen(fixed, moving, found)
+        seen, grey = _seen(fixed, marked, moving.affine, found)
         if np.count_nonzero(seen) < LEAST_VOXELS:
             break
-        fixed_grey = fixed.array[seen]
-        factor, offset = _fitted(grey[seen], fixed_grey)
-        slopes = _slopes(fixed, factor * grey + offset, seen)
-        change = np.einsum("aij,jn->ain", motions[:, :3], places[:, seen.ravel()])
-        jacobian = np.einsum("in,ain->an", slopes, change)
-        difference = factor * grey[seen] + offset - fixed_grey
-        weight = 1.0 / (1.0 + (difference / ROBUST_SHARE) ** 2)
-        normal = (jacobian * weight) @ jacobian.T
-        gradient = (jacobian * weight) @ difference
+        weight, difference, changes = _linear(fixed, seen, grey)
+        jacobian = motions[:, :3].reshape(len(free), 12) @ changes
+        weighted = jacobian * weight
         noise = float((weight * difference**2).sum() / weight.sum())
         hold = held * prior * noise / 0.05**2
+        normal = weighted @ jacobian.T
         normal = normal + np.diag(hold + 1e-9 * np.diag(normal))
         if not np.isfinite(normal).all() or np.linalg.cond(normal) > 1e13:
             break
-        step = -np.linalg.solve(normal, gradient + hold * total)
-        step *= min(1.0, 12.0 / max(_reach(step, free), 1e-9))
+        step = -np.linalg.solve(normal, weighted @ difference + hold * total)
+        step *= min(1.0, LONGEST_STEP_MM / max(_reach(step, free), 1e-9))
         total += step
         found = found @ _exponential(np.einsum("a,aij->ij", step, motions))
         if _reach(step, free) < ENOUGH_MM:
             break
     return found
+
+
+def _linear(
+    fixed: Volume, seen: np.ndarray, grey: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Robust weights (n,), differences (n,) where `seen`, and (12, n) how the difference changes with
+    each of the 3 x 4 numbers of a small motion: the mean slope of both images times the place."""
+    fixed_grey = fixed.array[seen]
+    factor, offset = _fitted(grey[seen], fixed_grey)
+    fitted = np.where(seen, factor * grey + offset, fixed.array)
+    difference = (fitted[seen] - fixed_grey).astype(np.float64)
+    both = (fitted + fixed.array) / 2
+    slopes = np.stack([slope[seen] for slope in np.gradient(both)])
+    slopes = np.linalg.inv(fixed.affine[:3, :3]).T @ slopes
+    places = fixed.affine[:3, :3] @ np.stack(np.nonzero(seen)) + fixed.affine[:3, 3:]
+    places = np.vstack([places, np.ones(places.shape[1])])
+    weight = 1.0 / (1.0 + (difference / ROBUST_SHARE) ** 2)
+    return weight, difference, (slopes[:, None] * places).reshape(12, -1)
 
 
 def _reach(step: np.ndarray, free: tuple[str, ...]) -> float:
@@ -140,25 +156,51 @@ def _exponential(small: np.ndarray) -> np.ndarray:
     return expm(small)
 
 
-def _places(fixed: Volume) -> np.ndarray:
-    """(4, n) fixed mm of all voxels, in the order of `ravel`."""
-    index = np.indices(fixed.array.shape).reshape(3, -1)
-    return fixed.affine @ np.vstack([index, np.ones(index.shape[1])])
-
-
-def _seen(fixed: Volume, moving: Volume, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where both volumes mean something, and the moving grey values on the fixed grid."""
+def _cropped(fixed: Volume) -> Volume:
+    """The part of a volume around its `inside`, one voxel wider for the slopes."""
     from scipy import ndimage
 
-    to_moving = np.linalg.inv(moving.affine) @ matrix @ fixed.affine
-    shape = fixed.array.shape
+    box = ndimage.find_objects(fixed.inside.view(np.uint8))
+    if not box:
+        return fixed
+    box = tuple(
+        slice(max(s.start - 1, 0), min(s.stop + 1, n))
+        for s, n in zip(box[0], fixed.inside.shape, strict=True)
+    )
+    affine = np.array(fixed.affine, dtype=float)
+    affine[:3, 3] += affine[:3, :3] @ [s.start for s in box]
+    return Volume(fixed.array[box], affine, fixed.inside[box])
+
+
+def _marked(moving: Volume) -> np.ndarray:
+    """The grey values, far under zero where they mean nothing: what touches those is not seen."""
+    return np.where(moving.inside, moving.array, np.float32(NOTHING))
+
+
+def _seen(
+    fixed: Volume, marked: np.ndarray, affine: np.ndarray, matrix: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where both volumes mean something, neighbours too, and the moving grey values on the fixed grid."""
+    from scipy import ndimage
+
+    to_moving = np.linalg.inv(affine) @ matrix @ fixed.affine
     grey = ndimage.affine_transform(
-        moving.array, to_moving[:3, :3], to_moving[:3, 3], shape, order=1, mode="nearest"
+        marked,
+        to_moving[:3, :3],
+        to_moving[:3, 3],
+        fixed.array.shape,
+        order=1,
+        mode="constant",
+        cval=NOTHING,
     )
-    where = ndimage.affine_transform(
-        moving.inside.astype(np.uint8), to_moving[:3, :3], to_moving[:3, 3], shape, order=0
-    )
-    return fixed.inside & (where > 0), grey
+    known = grey > -0.5
+    seen = fixed.inside & known
+    for axis in range(3):  # slopes need both neighbours; those beyond the edge are let be
+        rest = np.moveaxis(seen, axis, 0)
+        there = np.moveaxis(known, axis, 0)
+        rest[1:] &= there[:-1]
+        rest[:-1] &= there[1:]
+    return seen, grey
 
 
 def _fitted(grey: np.ndarray, target: np.ndarray) -> tuple[np.float32, np.float32]:
@@ -169,13 +211,6 @@ def _fitted(grey: np.ndarray, target: np.ndarray) -> tuple[np.float32, np.float3
     factor = (centred * (target - goal)).sum(dtype=np.float64) / square if square > 0 else 1.0
     factor = float(np.clip(factor, 0.8, 1.25))
     return np.float32(factor), np.float32(goal - factor * mean)
-
-
-def _slopes(fixed: Volume, grey: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(3, n) mean slope of both images per fixed mm, where `seen`."""
-    both = (grey + fixed.array) / 2
-    per_voxel = np.stack([slope[seen] for slope in np.gradient(both)])
-    return np.linalg.inv(fixed.affine[:3, :3]).T @ per_voxel
 
 
 def volume(
