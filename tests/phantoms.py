@@ -128,7 +128,9 @@ def perfusion_maps(side: str, head=None) -> dict[str, np.ndarray]:
 def write_patient(root: Path, participant_id: str, side: str, head=None, scans=None) -> None:
     """One patient's scans in a dataset folder; `scans` names those to write (default all)."""
     volumes = {"ncct": (head_hu(*NCCT, head), NCCT[1]), "cta": cta_hu(head)[:2]}
-    volumes |= {n: (m, PERF[1]) for n, m in perfusion_maps(side, head).items()}
+    grain = 1 + 0.02 * np.random.default_rng(0).standard_normal(PERF[0]).clip(-3, 3)
+    maps = perfusion_maps(side, head).items()
+    volumes |= {name: ((values * grain).astype(np.float32), PERF[1]) for name, values in maps}
     for scan in scans if scans is not None else volumes:
         array, affine = volumes[scan]
         kept = np.rint(array).astype(np.int16) if scan in ("ncct", "cta") else array

@@ -9,6 +9,7 @@ Conventions
 """
 
 from rlvo_lib.images.checks import header_findings, load_scan, scan_findings, voxel_findings
+from rlvo_lib.images.field import CUT
 from rlvo_lib.images.findings import Finding
 from rlvo_lib.images.geometry import canonical, is_sheared, shear_degrees, voxel_sizes
 from rlvo_lib.images.header import MAX_VOXELS, Header, check_header, read_header
@@ -18,6 +19,7 @@ from rlvo_lib.images.resampling import field_of_view, resample
 
 __all__ = [
     "AIR_HU",
+    "CUT",
     "Finding",
     "Header",
     "MAX_VOXELS",

@@ -9,6 +9,7 @@ import numpy as np
 from rlvo_lib.images.findings import Finding, error, warning
 from rlvo_lib.images.geometry import canonical, voxel_sizes
 
+CUT = "the head is cut off by the field of view"
 COARSE_MM = 4.0
 TISSUE_HU = -300.0  # skin and all below it; foam of a head rest is under -800
 DEEP_MM = 8.0
@@ -104,4 +105,4 @@ def _cut_findings(array: np.ndarray, affine: np.ndarray) -> Iterator[Finding]:
         mend = (
             f"at most {MOST_TOP_CM2:g} cm2 on the uppermost slice, {MOST_CUT_CM2:g} cm2 on a side"
         )
-        yield warning("the head is cut off by the field of view", value, mend)
+        yield warning(CUT, value, mend)

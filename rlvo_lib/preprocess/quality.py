@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlvo_lib.preprocess.task import Task
+from rlvo_lib.registration import MOTION_MM
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MIN_COVERAGE = 0.3
 MIN_VESSELS_ML = 1.0
+MIN_MAP_INSIDE = 0.9
+"""Of the maps' brain, inside the NCCT's intracranial space; less: the maps lie elsewhere."""
+
 OUTLIER_SDS = 4.0
 """A registration is an outlier so many robust SDs (1.4826 x MAD) on the bad side of the cohort's median."""
 
@@ -32,6 +36,10 @@ def flags(task: Task, qc: dict[str, Any]) -> list[str]:
             words.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
     if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
         words.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
+    if qc.get("motion_mm", 0.0) >= MOTION_MM:
+        words.append(
+            f"the head's outline steps by {qc['motion_mm']:.1f} mm between slices: motion?"
+        )
     if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
         words.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
     return words

@@ -23,12 +23,14 @@ def read_scan(task: Task, name: str, flags: list[str]) -> Volume:
     """
     path, scan = task.scans[name], task.kinds[name]
     array, affine, found = images.load_scan(path, scan)
-    flags += [f"{name}: {warning.what} ({warning.value})" for warning in found]
+    slab = [images.CUT] if name == "cta" else []  # a CTA seldom holds the whole head
+    flags += [f"{name}: {w.what} ({w.value})" for w in found if w.what not in slab]
     if scan.kind == "mask":
         _refuse_truth(task, path, array)
         _check_binary(path, array)
     elif scan.kind == "map":
-        flags += perfusion.check_map(array, name, scan.low, scan.high, scan.unit, path)
+        odd = perfusion.check_map(array, name, scan.low, scan.high, scan.unit, path)
+        flags += [f"{name}: {words}" for words in odd]
     return array, affine
 
 

@@ -36,6 +36,7 @@ class Patient:
 
     volumes: dict[str, Volume]
     alignment: Alignment | None = None
+    length_mm: float | None = None  # of the head, in the mm that the grid is laid in
     moves: dict[str, np.ndarray] = field(default_factory=dict)
     centre_line: Any = None  # of the vessels, a DataFrame
     qc: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +90,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         "flags": list(dict.fromkeys(patient.flags)),
         "affine": None if grid is None else grid.tolist(),
         "head_to_world": None if patient.alignment is None else patient.alignment.affine.tolist(),
-        "length_mm": None if patient.alignment is None else patient.alignment.length_mm,
+        "length_mm": patient.length_mm,
         "scans": stored,
         "moves": {scan: move.tolist() for scan, move in patient.moves.items()},
         "qc": {name: _plain(value) for name, value in patient.qc.items()},
@@ -126,11 +127,16 @@ def _find_head(task: Task, patient: Patient) -> None:
     if source is None:
         return
     template = registration.load_template(task.template or None)
-    patient.alignment = registration.align(
+    found = registration.align(
         *patient.volumes[source], source, kind=task.grid.alignment, template=template
     )
-    patient.flags += patient.alignment.flags
-    patient.qc["registration_cost"] = patient.alignment.cost
+    one_size = found.kind == "affine"  # heads are brought to the template's
+    patient.alignment = found
+    patient.length_mm = template.length_mm if one_size else found.frame.length_mm
+    patient.flags += found.flags
+    patient.qc |= {"registration_cost": found.cost, "alignment": found.kind}
+    if source == "ncct":
+        patient.qc["motion_mm"] = registration.motion(*patient.volumes[source])
 
 
 def _bring_together(patient: Patient) -> None:
@@ -142,11 +148,19 @@ def _bring_together(patient: Patient) -> None:
         array, affine = patient.volumes["cta"]
         found = registration.within_patient(array, affine, *fixed)
         patient.qc |= {"cta_shift_mm": found.shift_mm, "cta_turn_deg": found.turn_deg}
-        patient.qc["cta_similarity"] = found.similarity
+        patient.qc["cta_cost"] = 1.0 - found.similarity
         patient.flags += found.flags
-        if found.moved:
+        if not np.array_equal(found.affine, np.eye(4)):
             patient.moves["cta"] = found.affine
             patient.volumes["cta"] = array, found.affine @ affine
+    if "cbf" in patient.volumes:
+        brain = registration.brain_mask_ct(*fixed, patient.alignment.frame)
+        inside = registration.map_inside(*patient.volumes["cbf"], brain, fixed[1])
+        patient.qc["map_inside"] = inside
+        if inside < quality.MIN_MAP_INSIDE:
+            patient.flags.append(
+                f"only {inside:.0%} of the perfusion maps' brain lies in the NCCT's intracranial space"
+            )
 
 
 # ----------------------------------------------------------------------------------------------- vessels
@@ -188,7 +202,7 @@ def _grid(task: Task, patient: Patient) -> np.ndarray:
         return grids.standing_grid(task.grid, shape, spacing)
     return grids.tensor_affine(
         patient.alignment.affine,
-        patient.alignment.length_mm,
+        patient.length_mm,
         task.side,
         flip_to=task.flip_to_side,
         region=task.grid.region,
@@ -251,7 +265,7 @@ def _measure_perfusion(task: Task, patient: Patient) -> None:
         patient.flags.append(f"perfusion maps lie on different grids: not measured ({error})")
         return
     (cbf, affine), (cbv, _), (tmax, _) = maps.values()
-    midline = patient.alignment.frame.midline
+    midline = patient.alignment.midline
     found = perfusion.measure(cbf, cbv, tmax, affine, midline, task.side)
     patient.qc |= found.values | {"tmax_side": found.tmax_side}
     patient.reasons |= found.reasons

@@ -40,12 +40,13 @@ HEAD_LENGTH_MM = (140.0, 230.0)
 @dataclass(frozen=True)
 class Template:
     """array (X, Y, Z) float32 HU, equal to its mirror image `array[::-1]`; affine: voxels to template
-    mm; volume: what is compared (5 mm, grey 0..1); symmetry: correlation of the given CT with its
+    mm; volume: what is compared (5 mm, grey 0..1); length_mm: the head's, skin to skin; symmetry: correlation of the given CT with its
     mirror image before it was made symmetric; source: path of the file."""
 
     array: np.ndarray
     affine: np.ndarray
     volume: Volume
+    length_mm: float
     symmetry: float
     source: str
 
@@ -115,4 +116,5 @@ def _template(array: np.ndarray, affine: np.ndarray, symmetry: float, source: st
     near = ndimage.binary_dilation(grey > 0.1, iterations=round(RIM_MM / GRID_MM))
     z = GRID[2, 3] + GRID_MM * np.arange(GRID_SHAPE[2])
     inside = near & (z > -DEPTH_MM) & images.field_of_view(array.shape, affine, GRID, GRID_SHAPE)
-    return Template(array, affine, Volume(grey, GRID, inside), symmetry, source)
+    length = head_frame(array, affine).length_mm
+    return Template(array, affine, Volume(grey, GRID, inside), length, symmetry, source)
