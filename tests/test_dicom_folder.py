@@ -339,9 +339,11 @@ def test_two_people_under_one_series_or_identifier_are_refused(convert, tmp_path
     shared = dicoms.uid("shared")
     for patient in "AB":
         dicoms.ncct(tmp_path / "in" / patient, patient=patient, SeriesInstanceUID=shared,
-                    SOPInstanceUID=None if False else dicoms.uid(patient))  # fmt: skip
+                    first=1 if patient == "A" else 101)  # fmt: skip
     summary = convert(tmp_path / "in")
     assert len(summary.works) == 2 and not any(w.made for w in summary.works)
+    for work in summary.works:
+        assert "files of two patients under one series identifier" in work.choice.refused["ncct"]
     shutil.rmtree(tmp_path / "in")
     dicoms.ncct(tmp_path / "in", PatientBirthDate="19400101")
     dicoms.cta(tmp_path / "in", PatientBirthDate="19500101")

@@ -1,8 +1,8 @@
 """One stack of DICOM slices to one NIfTI file, by dcm2niix, and checks that it is what it should be.
 
-dcm2niix sees the files of the stack only. Where the gantry was tilted or the slices lie unevenly it also
-writes a straightened copy (``_Tilt``, ``_Eq``), and that one is kept: right angles and even slices.
-Only voxels and the affine are taken from what it writes.
+dcm2niix sees the files of the stack only, decodes and sorts them. Slices that lean or lie unevenly are
+straightened here (`straightening`): right angles and even slices. Only voxels and the affine are taken
+from what dcm2niix writes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import nibabel as nib
 import numpy as np
 
 from rlvo_lib.config import InputError, Scan
+from rlvo_lib.dicom import straightening
 from rlvo_lib.dicom.kinds import MAPS, unit_factor
 from rlvo_lib.dicom.series import Stack, positions
 from rlvo_lib.images import AIR_HU, MAX_VOXELS, check_hu, is_sheared, save_nifti, voxel_sizes
 
 TIMEOUT_S = 1800
-TILT_DEG = 0.2  # less is no tilt
 PLACE_MM = 0.1  # how well a converted voxel must lie where the DICOM file says
 HEAD_CM2 = 450.0  # a larger cross-section in the upper half of a scan is a trunk's, not a head's
 
@@ -75,8 +75,15 @@ def load(stack: Stack, scan: str, workspace: Path) -> Volume:
         raise InputError(f"{stack.label}: holds colours; one number a voxel is allowed")
     array, affine = _values(image), np.array(image.affine, float)
     del image
-    straightened = _straightened(stack, chosen.stem)
-    _check_place(stack, array.shape, affine, straightened)
+    _check_slices(stack, array.shape, affine)
+    straightened = straightening.needed(stack)
+    if straightened:
+        lowest = 0.0 if scan in MAPS else AIR_HU
+        if scan not in MAPS:
+            array = np.maximum(array, array.dtype.type(AIR_HU))  # padding would bleed into the edge
+        array, affine = straightening.straighten(array, affine, stack, lowest)
+    else:
+        _check_place(stack, array.shape, affine)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(converted, ignore_errors=True)
     return Volume(array, affine, straightened)
@@ -108,25 +115,16 @@ def _lay(source: Path, target: Path) -> None:
 
 
 def _run_dcm2niix(folder: Path, out: Path) -> tuple[str, int]:
-    """Convert everything in `folder`: no sidecar, defaults of no user, slices of a stack together."""
+    """Convert everything in `folder`: no sidecar, defaults of no user, slices of a stack together.
+
+    Unsigned voxels become signed where they fit (``-l n``): dcm2niix fails on its own copy of uneven
+    slices otherwise.
+    """
     import dcm2niix
 
     command = [
-        dcm2niix.bin,
-        "-b",
-        "n",
-        "-z",
-        "n",
-        "-m",
-        "y",
-        "-g",
-        "i",
-        "-f",
-        "v",
-        "-o",
-        out,
-        folder,
-    ]
+        dcm2niix.bin, "-b", "n", "-z", "n", "-m", "y", "-l", "n", "-g", "i", "-f", "v", "-o", out, folder,
+    ]  # fmt: skip
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -139,7 +137,10 @@ def _run_dcm2niix(folder: Path, out: Path) -> tuple[str, int]:
 
 def _one_volume(stack: Stack, converted: Path, said: str, status: int) -> Path:
     """The NIfTI file to keep, once it is sure that there is one volume, and none of it is missing."""
-    files = sorted(converted.glob("*.nii"), key=lambda path: straightness(path.stem))
+    straightened = ("_Tilt", "_Eq")  # copies, which are made anew here
+    files = [
+        p for p in sorted(converted.glob("*.nii")) if not any(m in p.stem for m in straightened)
+    ]
     trouble = [line for line in said.splitlines() if line.startswith(("Error", "Unsupported"))]
     if not files or trouble or status:
         codec = COMPRESSIONS.get(stack.first.transfer, "")
@@ -148,10 +149,9 @@ def _one_volume(stack: Stack, converted: Path, said: str, status: int) -> Path:
             f"{stack.label}: cannot be decoded by dcm2niix ({stack.files} files{how}); allowed: the same "
             "series exported without compression (Explicit VR Little Endian)"
         )
-    best = [path for path in files if straightness(path.stem) == straightness(files[-1].stem)]
-    if len(best) > 1:
-        raise InputError(f"{stack.label}: falls into {len(best)} volumes; one is allowed")
-    return best[0]
+    if len(files) > 1:
+        raise InputError(f"{stack.label}: falls into {len(files)} volumes; one is allowed")
+    return files[0]
 
 
 COMPRESSIONS = {
@@ -170,63 +170,33 @@ COMPRESSIONS = {
 }
 
 
-def straightness(stem: str) -> int:
-    """How much dcm2niix straightened a file: 0 as scanned, 1 tilt or spacing, 2 both.
-
-    >>> [straightness(name) for name in ("v", "v_Tilt_1", "v_Eq_1", "v_Tilt_Eq_1")]
-    [0, 1, 1, 2]
-    """
-    return ("_Tilt" in stem) + ("_Eq" in stem)
-
-
-def _straightened(stack: Stack, stem: str) -> list[str]:
-    """What was straightened; an error if something should have been and was not."""
-    done = [
-        what for mark, what in (("_Tilt", "gantry tilt"), ("_Eq", "uneven slices")) if mark in stem
-    ]
-    if stack.tilt_deg > TILT_DEG and "gantry tilt" not in done:
-        raise InputError(
-            f"{stack.label}: slices lean by {stack.tilt_deg:.1f} degrees, and could not be straightened"
-        )
-    if not stack.even and "uneven slices" not in done:
-        gaps = stack.gaps_mm
-        raise InputError(
-            f"{stack.label}: gaps of {gaps.min():.2f} to {gaps.max():.2f} mm between slices, and they "
-            "could not be resampled to even ones"
-        )
-    return done
-
-
-def _check_place(
-    stack: Stack, shape: tuple[int, ...], affine: np.ndarray, straightened: list[str]
-) -> None:
-    """Compare the affine with the headers' positions: the slices' planes, and voxels within them."""
-    if is_sheared(affine):
-        raise InputError(f"{stack.label}: its axes are not at right angles after conversion")
-    slices = stack.slices
+def _check_slices(stack: Stack, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Compare rows, columns, number of slices and size of a pixel with the headers."""
     first = stack.first
-    if "uneven slices" not in straightened and shape[2] != slices:
-        raise InputError(f"{stack.label}: {slices} slices became {shape[2]}")
-    if not straightened and sorted(shape[:2]) != sorted((first.rows, first.columns)):
+    if shape[2] != stack.slices:
+        raise InputError(f"{stack.label}: {stack.slices} slices became {shape[2]}")
+    if sorted(shape[:2]) != sorted((first.rows, first.columns)):
         raise InputError(
             f"{stack.label}: {first.rows} x {first.columns} became {shape[0]} x {shape[1]}"
         )
-    if first.spacing:
-        size = sorted(voxel_sizes(affine)[:2])
-        if np.abs(np.array(size) - sorted(first.spacing)).max() > 0.01:
-            raise InputError(f"{stack.label}: pixels of {first.spacing} mm became {size} mm")
+    size = np.sort(voxel_sizes(affine)[:2])
+    if len(first.spacing) != 2 or np.abs(size - np.sort(first.spacing)).max() > 0.01:
+        raise InputError(f"{stack.label}: the size of its pixels is not that of the headers")
+
+
+def _check_place(stack: Stack, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Compare the affine with the headers' positions: the slices' planes, and voxels within them."""
+    if is_sheared(affine):
+        raise InputError(f"{stack.label}: its axes are not at right angles after conversion")
     lps = np.diag([-1.0, -1.0, 1.0])
-    index = np.linalg.inv(affine) @ np.vstack([lps @ _ends(stack).T, np.ones((1, 2))])
-    third = sorted(index[2])
+    index = (np.linalg.inv(affine) @ np.vstack([lps @ _ends(stack).T, np.ones((1, 2))]))[:3]
+    third = np.sort(index[2])
     off = voxel_sizes(affine)[2] * max(abs(third[0]), abs(third[1] - (shape[2] - 1)))
-    # resampled slices need not end on the last one, but within a slice of it
-    room = PLACE_MM + (voxel_sizes(affine)[2] if "uneven slices" in straightened else 0.0)
-    if slices > 1 and off > room:
+    if stack.slices > 1 and off > PLACE_MM:
         raise InputError(f"{stack.label}: its last slices lie {off:.1f} mm off after conversion")
-    if not straightened:
-        inside = np.abs(index[:2] - np.clip(index[:2].round(), 0, np.array(shape[:2])[:, None] - 1))
-        if inside.max() * max(first.spacing or (1.0,)) > PLACE_MM:
-            raise InputError(f"{stack.label}: its voxels do not lie where the files say")
+    corner = np.clip(index[:2].round(), 0, np.array(shape[:2])[:, None] - 1)
+    if np.abs(index[:2] - corner).max() * max(stack.first.spacing) > PLACE_MM:
+        raise InputError(f"{stack.label}: its voxels do not lie where the files say")
 
 
 def _ends(stack: Stack) -> np.ndarray:
