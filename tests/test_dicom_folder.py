@@ -231,6 +231,19 @@ def test_a_tie_is_left_to_a_person_whose_answer_is_kept(convert, tmp_path):
     assert len(question.candidates) == 3 and not work.made
 
 
+def test_a_kept_answer_is_asked_again_when_its_label_means_another_series(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", number=2)
+    dicoms.ncct(tmp_path / "in", number=3)
+    name = convert(tmp_path / "in").works[0].participant_id
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"participant_id,scan,choice\n{name},ncct,study1_series3\n")
+    assert convert(tmp_path / "in", choices_path=answers).in_order
+    # an older study is found: what was study 1 is study 2 now
+    dicoms.ncct(tmp_path / "in", study=9, number=3, date="20200101")
+    (work,) = convert(tmp_path / "in").works
+    assert not work.made and "the candidates have changed" in work.choice.open[0].reason
+
+
 @pytest.mark.parametrize(
     "row, message",
     [

@@ -84,6 +84,7 @@ class Answer:
     label: str
     state: str = ""  # of the question that was answered; "" where none was asked
     kept: bool = False  # from an earlier run
+    series_uid: str = ""  # that the label stood for then
 
 
 def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str = "") -> Choice:
@@ -103,14 +104,14 @@ def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str 
         return made
     by_label = {stack.label: stack for stack in stacks}
     asked = {question.scan: question for question in made.open}
-    stale = {
-        scan: answer for scan, answer in answers.items()
-        if (answer.state and (scan not in asked or asked[scan].state != answer.state))
-        or (answer.kept and answer.label not in {NONE, *by_label})
-    }  # fmt: skip
-    good = {scan: answer for scan, answer in answers.items() if scan not in stale}
-    for scan, answer in good.items():
-        _check_answer(scan, answer, by_label, kinds, where)
+    good, stale = {}, {}
+    for scan, answer in answers.items():
+        other = answer.state and (scan not in asked or asked[scan].state != answer.state)
+        if other or (answer.kept and not _still_there(scan, answer, by_label, kinds)):
+            stale[scan] = answer
+        else:
+            _check_answer(scan, answer, by_label, kinds, where)
+            good[scan] = answer
     studies = {by_label[a.label].study for a in good.values() if a.label != NONE}
     made = _decided(stacks, kinds, studies.pop() if len(studies) == 1 else None)
     for scan in SCANS:
@@ -272,6 +273,18 @@ def _check_answer(
         )
 
 
+def _still_there(
+    scan: str, answer: Answer, by_label: Mapping[str, Stack], kinds: Mapping[str, Kind]
+) -> bool:
+    """Whether an answer of an earlier run still names the series that it named then."""
+    try:
+        _check_answer(scan, answer, by_label, kinds, "")
+    except InputError:
+        return False
+    stack = by_label.get(answer.label)
+    return stack is None or answer.series_uid in ("", stack.first.series_uid)
+
+
 def _take(scan: str, label: str, by_label: Mapping[str, Stack], made: Choice) -> None:
     """Put a person's choice in the place of what the rules decided."""
     question = next((q for q in made.open if q.scan == scan), None)
@@ -319,7 +332,9 @@ def read_choices(path: str | Path) -> dict[str, dict[str, Answer]]:
     InputError
         If a column is missing, or a row is no answer; the message names file, line and value.
     """
-    table = storage.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
+    table = storage.read_csv(
+        path, dtype=dict.fromkeys([*COLUMNS, "series_uid"], str), keep_default_na=False
+    )
     lacking = {"participant_id", "scan", "choice"} - set(table.columns)
     if lacking:
         raise InputError(f"{path}: column {sorted(lacking)[0]!r} is missing; allowed: {COLUMNS}")
@@ -334,5 +349,7 @@ def read_choices(path: str | Path) -> dict[str, dict[str, Answer]]:
             raise InputError(f"{path}, line {line}: participant_id {who!r}; allowed: sub- and letters or digits")  # fmt: skip
         if scan in answers.setdefault(who, {}):
             raise InputError(f"{path}, line {line}: a second answer for {who} {scan}; allowed: one")
-        answers[who][scan] = Answer(label, row.get("state", "").strip())
+        answers[who][scan] = Answer(
+            label, row.get("state", "").strip(), series_uid=row.get("series_uid", "").strip()
+        )
     return answers

@@ -130,10 +130,18 @@ MANUFACTURERS = {
     "UNITED": "United Imaging", "SAMSUNG": "Samsung", "NEUROLOGICA": "NeuroLogica",
     "MARCONI": "Marconi", "PICKER": "Picker", "ELSCINT": "Elscint", "SHIMADZU": "Shimadzu",
 }  # fmt: skip
+_MODELS = """
+SOMATOM Force Drive Definition AS AS+ Flash Edge Sensation Emotion Perspective Scope Confidence
+go.Top go.Up go.All go.Now go.Open X.cite X.ceed Pro.Pulse NAEOTOM Alpha Open Volume Zoom Plus
+LightSpeed VCT Pro Ultra QX/i RT Discovery CT750 HD Revolution EVO CT Apex Maxima Frontier GSI
+Optima CT660 CT540 CT680 CT580 BrightSpeed Elite HiSpeed Dual NX/i CT/i Advantage ProSpeed ACTs
+Brilliance iCT Ingenuity Incisive IQon Spectral Big Bore Core Mx8000 IDT Gemini MX SP
+Aquilion ONE PRIME Genesis Vision Lightning Exceed LB Precision Prime Asteion Activion Helios Start
+SCENARIA Supria Eclos Pronto NeuViz uCT CereTom BodyTom OmniTom Series PQ Ultra-Z Elite Pro16 Power
+Slice TSX-101A TSX-201A TSX-301A TSX-302A TSX-303A TSX-305A TSX-306A
+"""
 #: Words of the names of CT scanners. A model's name is kept if it holds these, and numbers, only.
-MODEL_WORDS = {
-    word.casefold() for word in ["SOMATOM", "Force", "Drive", "Definition", "AS", "AS+", "Flash", "Edge", "Sensation", "Emotion", "Perspective", "Scope", "Confidence", "go.Top", "go.Up", "go.All", "go.Now", "go.Open", "X.cite", "X.ceed", "Pro.Pulse", "NAEOTOM", "Alpha", "Open", "Volume", "Zoom", "Plus", "LightSpeed", "VCT", "Pro", "Ultra", "QX/i", "RT", "Discovery", "CT750", "HD", "Revolution", "EVO", "CT", "Apex", "Maxima", "Frontier", "GSI", "Optima", "CT660", "CT540", "CT680", "CT580", "BrightSpeed", "Elite", "HiSpeed", "Dual", "NX/i", "CT/i", "Advantage", "ProSpeed", "ACTs", "Brilliance", "iCT", "Ingenuity", "Incisive", "IQon", "Spectral", "Big", "Bore", "Core", "Mx8000", "IDT", "Gemini", "MX", "SP", "Aquilion", "ONE", "PRIME", "Genesis", "Vision", "Lightning", "Exceed", "LB", "Precision", "Prime", "Asteion", "Activion", "Helios", "Start", "SCENARIA", "Supria", "Eclos", "Pronto", "NeuViz", "uCT", "CereTom", "BodyTom", "OmniTom", "Series", "PQ", "Ultra-Z", "Elite", "Pro16", "Power", "Slice", "TSX-101A", "TSX-201A", "TSX-301A", "TSX-302A", "TSX-303A", "TSX-305A", "TSX-306A"]
-}  # fmt: skip
+MODEL_WORDS = set(_MODELS.casefold().split())
 UNITS = {"cbf": "mL/100 g/min", "cbv": "mL/100 g", "mtt": "s", "tmax": "s"}
 
 

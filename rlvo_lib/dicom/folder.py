@@ -326,11 +326,19 @@ def _earliest(stack: Stack) -> Header:
 def _write_private(
     private: Path, works: Sequence[Work], answers: Mapping[str, Mapping[str, Answer]]
 ) -> None:
+    taken = {
+        (work.participant_id, scan): stack.first.series_uid
+        for work in works
+        for scan, stack in work.choice.chosen.items()
+    }
     rows = [
-        {"participant_id": name, "scan": scan, "choice": answer.label, "state": answer.state}
+        {
+            "participant_id": name, "scan": scan, "choice": answer.label, "state": answer.state,
+            "series_uid": answer.series_uid or taken.get((name, scan), ""),
+        }
         for name, given in sorted(answers.items())
         for scan, answer in given.items()
-    ]
+    ]  # fmt: skip
     if rows:
         storage.write_csv(private / "choices.csv", pd.DataFrame(rows))
     names = [work.participant_id for work in works]

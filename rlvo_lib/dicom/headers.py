@@ -16,6 +16,8 @@ from typing import Any
 from rlvo_lib import progress, workers
 
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR: a table of contents, no image
+#: CT, enhanced CT, and legacy converted enhanced CT.
+CT_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.2{tail}" for tail in ("", ".1", ".2"))
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
     "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
@@ -228,7 +230,7 @@ def _unusable(header: Header, data: Any, file: Any, size: int) -> str:
     """Why the voxels of a file cannot be used: not there, or fewer than the header says."""
     if header.sop_class == DIRECTORY:
         return ""
-    image = header.sop_class.startswith("1.2.840.10008.5.1.4.1.1.2")  # CT, and enhanced CT
+    image = header.sop_class in CT_IMAGES
     if not header.series_uid or not header.study_uid or (image and not header.rows):
         return "damaged or cut off in its header"
     if not header.rows or not header.columns:
@@ -257,7 +259,12 @@ def _unusable(header: Header, data: Any, file: Any, size: int) -> str:
 
 def _text(data: Any, name: str) -> str:
     value = None if data is None else data.get(name)
-    return "" if value is None else str(value).replace("\0", "").strip()
+    return "" if value is None else _writable(str(value))
+
+
+def _writable(text: str) -> str:
+    """Text without what no file can hold: zero bytes, and halves of characters."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "").strip()
 
 
 def _words(data: Any, name: str) -> tuple[str, ...]:
@@ -272,7 +279,7 @@ def _kernel(data: Any) -> str:
     """The kernel; Siemens writes the strength of iterative reconstruction as a second value."""
     value = None if data is None else data.get("ConvolutionKernel")
     first = value if isinstance(value, str) or not value else value[0]
-    return str(first or "").replace("\0", "").strip()
+    return _writable(str(first or ""))
 
 
 def _number(data: Any, name: str, default: float | None = None) -> float | None:

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlvo_lib.dicom.headers import CT_IMAGES
 from rlvo_lib.dicom.kernels import sharpness
-from rlvo_lib.dicom.series import Stack
+from rlvo_lib.dicom.series import DYNAMIC, Stack
 
 SCANS = ("ncct", "cta", "cbf", "cbv", "mtt", "tmax")
 MAPS = ("cbf", "cbv", "mtt", "tmax")
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
-ENHANCED_CT = (f"{CT}.1", f"{CT}.2")
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 NO_IMAGES = {  # by the beginning of the SOP class
     "1.2.840.10008.5.1.4.1.1.88": "a structured report, such as a dose report",
@@ -30,7 +29,6 @@ NO_IMAGES = {  # by the beginning of the SOP class
     "1.2.840.10008.5.1.4.1.1.481": "radiotherapy data",
     "1.2.840.10008.5.1.4.1.1.30": "a parametric map object, which is not read yet",
 }
-DYNAMIC = 8  # images at a place from which a series is a perfusion series
 LEAST_SLICES = 8
 LEAST_MM = {"ncct": 90.0, "cta": 60.0, "map": 20.0}  # along the normal
 MOST_MM = 700.0  # longer is a scan of the body
@@ -158,7 +156,7 @@ def _no_volume(stack: Stack) -> Kind | None:
         known = {"MR": "MR", "PT": "PET", "XA": "angiography (XA)", "US": "ultrasound", "SR": "a report",
                  "CR": "a radiograph", "DX": "a radiograph", "OT": "another object", "NM": "SPECT"}  # fmt: skip
         return _aside(f"not a CT: {known.get(first.modality, 'another modality')}")
-    if first.sop_class not in (CT, *ENHANCED_CT):
+    if first.sop_class not in CT_IMAGES:
         return _aside("not a CT image object")
     return None
 

@@ -21,6 +21,8 @@ from rlvo_lib.dicom.headers import Header
 HOLE = 1.4
 #: Gaps that differ by less, in mm, are even: positions are written with few decimals.
 EVEN_MM = 0.05
+#: Images at a place from which a series is one over time: raw perfusion.
+DYNAMIC = 8
 #: What tells apart slices at one position, tried in this order.
 SPLITS: tuple[tuple[str, Callable[[Header], Hashable]], ...] = (
     ("image type", lambda h: h.image_type),
@@ -204,7 +206,7 @@ def _stacks(headers: list[Header], shared: set[str], clashing: set[str]) -> list
     for (study, uid), group in sorted(
         by_series.items(), key=lambda item: (item[0][0], item[1][0].series or 0, item[0][1])
     ):
-        name = f"study{study}_series{group[0].series if group[0].series is not None else 'X'}"
+        name = f"study{study}_series{_number(group[0])}"
         names[name] += 1
         if names[name] > 1:
             name += "bcdefghijklmnopqrstuvwxyz"[min(names[name] - 2, 24)]
@@ -221,6 +223,11 @@ def _stacks(headers: list[Header], shared: set[str], clashing: set[str]) -> list
                         fault=fault or stack.fault)
             )  # fmt: skip
     return made
+
+
+def _number(header: Header) -> str:
+    """The series number, if it is one: labels stand in the dataset, and no other number may."""
+    return str(header.series) if header.series is not None and 0 <= header.series < 100_000 else "X"
 
 
 def split(headers: Sequence[Header]) -> list[Stack]:
@@ -271,7 +278,10 @@ def _timed(headers: list[Header]) -> list[Stack]:
         # as many volumes as there are slices at a place, each with all places
         if len(stacks) == stack.times and all(s.times == 1 and not s.fault for s in stacks):
             note = f"one of {len(stacks)} volumes in a series, told apart by {name}"
-            return [replace(s, notes=(note,)) for s in stacks] if len(stacks) < 8 else [stack]
+            return [replace(s, notes=(note,)) for s in stacks] if len(stacks) < DYNAMIC else [stack]
+    if stack.times < DYNAMIC:
+        fault = f"{stack.times} images at each position, and nothing tells the volumes apart"
+        stack = replace(stack, fault=fault)
     return [stack]
 
 
