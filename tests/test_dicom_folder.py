@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -443,17 +445,23 @@ def test_a_read_only_output_is_refused(convert, tmp_path, monkeypatch):
         convert(tmp_path / "in")
 
 
-def test_two_processes_into_one_dataset_wait_for_each_other(convert, exported, tmp_path):
-    import threading
-
-    results = []
-    threads = [threading.Thread(target=lambda: results.append(convert(exported))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 2 and all(summary.in_order for summary in results)
-    assert sorted(summary.works[0].unchanged for summary in results) == [False, True]
+def test_two_processes_into_one_dataset_wait_for_each_other(tmp_path):
+    for number, patient in enumerate("ABC", start=1):
+        dicoms.ncct(tmp_path / "in", patient=patient, number=number)
+    command = [sys.executable, "-c", "from rlvo_lib.cli import main; main()", "dicom", "in", "--out",
+               "data", "--workers", "1"]  # fmt: skip
+    running = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    found = sorted("3 of them finished before" in out for out, _ in said)
+    assert found == [False, True], said
+    assert len(list((tmp_path / "data").rglob("*.nii.gz"))) == 3
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.name.startswith(".")]
 
 
 def test_archives_are_read_and_hostile_ones_are_not(convert, tmp_path):
