@@ -17,6 +17,7 @@ HEADREST_MM = 5.0  # a shell or a cable thinner than twice this is not head
 BONE_HU = 250.0
 SOFT_HU = (-30.0, 200.0)
 BRIDGE_MM = 6.0  # soft ways out of the skull narrower than twice this are cut
+DENSE_HU = 500.0  # thick bone; contrast and calcium reach this in no block of 5 mm
 VESSEL_MM = 7.0  # bright vessels and calcium up to twice this are closed over
 BRAIN_DEPTH = 0.80  # of the head's length: nothing of the brain lies deeper below the vertex
 
@@ -32,7 +33,7 @@ def head_mask(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         return coarse_head(np.asarray(array, np.float32), voxel_sizes(affine))
     blocks = block_means(array, block, -1000.0, 1000.0)
     head = coarse_head(blocks, voxel_sizes(affine) * block)
-    return _refined(head, block, array.shape, array > SKIN_HU, array)
+    return _refined(head, block, array.shape, array > SKIN_HU)
 
 
 def coarse_head(blocks: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -57,7 +58,7 @@ def brain_mask_ct(
     brain = coarse_brain(blocks, size, np.asarray(affine) @ block_affine(block), frame)
     if (block == 1).all():
         return brain
-    return _refined(brain, block, array.shape, array < BONE_HU, array)
+    return _refined(brain, block, array.shape, (array > SOFT_HU[0]) & (array < BONE_HU))
 
 
 def coarse_brain(
@@ -77,7 +78,8 @@ def coarse_brain(
     brain = _grown_back(soft, BRIDGE_MM, size)
     if not brain.any():
         return brain
-    return _filled(_eroded(_dilated(brain, VESSEL_MM, size), VESSEL_MM, size) & head)
+    closed = _eroded(_dilated(brain, VESSEL_MM, size), VESSEL_MM, size)
+    return brain | (closed & head & (blocks > SOFT_HU[0]) & (blocks < DENSE_HU))
 
 
 # ------------------------------------------------------------------------------------ shapes on blocks
@@ -122,11 +124,7 @@ def _filled(mask: np.ndarray) -> np.ndarray:
 
 
 def _refined(
-    mask: np.ndarray,
-    block: np.ndarray,
-    shape: tuple[int, ...],
-    wanted: np.ndarray,
-    array: np.ndarray,
+    mask: np.ndarray, block: np.ndarray, shape: tuple[int, ...], wanted: np.ndarray
 ) -> np.ndarray:
     """A mask of blocks on the voxels: as it is inside, by the voxels' own value along its rim."""
     from scipy import ndimage

@@ -29,19 +29,23 @@ FRONT_MM = 90.0
 DESCRIPTION = "SIMULATED DATA: mean of simulated heads, HU, symmetric; rlvo-repro"
 
 
+def grid() -> Grid:
+    """The template's voxels in head mm."""
+    low = (-STEP_MM * (SHAPE[0] - 1) / 2, FRONT_MM - STEP_MM * (SHAPE[1] - 1), FLOOR_MM)
+    return Grid(SHAPE, (STEP_MM,) * 3, low)
+
+
 def build() -> tuple[np.ndarray, np.ndarray]:
     """The template, (X, Y, Z) int16 HU, and its affine (voxels to template mm); always the same."""
     rng = np.random.default_rng(SEED)
-    low = (-STEP_MM * (SHAPE[0] - 1) / 2, FRONT_MM - STEP_MM * (SHAPE[1] - 1), FLOOR_MM)
-    grid = Grid(SHAPE, (STEP_MM,) * 3, low)
     pose = Pose(np.eye(3), np.ones(3), np.zeros(3))
     total = np.zeros(SHAPE, dtype=np.float64)
     for _ in range(HEADS):
         age = float(np.clip(rng.normal(70, 12), 40, 95))
-        total += tissue(build_head({"age": age}, pose, STEP_MM, rng), grid)
+        total += tissue(build_head({"age": age}, pose, STEP_MM, rng), grid())
     mean = total / HEADS
     mean = np.rint((mean + mean[::-1]) / 2).astype(np.int16)
-    affine = grid.affine
+    affine = grid().affine
     origin = head_frame(mean.astype(np.float32), affine).affine[:3, 3]
     affine[1:3, 3] -= origin[1:].round(1)
     return mean, affine
