@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks soop soop-baselines soop-sensitivity soop-results bench dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -91,6 +91,9 @@ soop-results: $(INSTALLED) ## keep the result tables of the three runs, dated, w
 bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md)
 	$(BIN)/python benchmarks/stages.py demo
 	$(BIN)/python benchmarks/epoch.py
+
+template: $(INSTALLED) ## make the head template again from the embedded anatomy (the same bytes)
+	$(BIN)/python -m rlvo_lib.simulate.template
 
 dictionary: $(INSTALLED) ## render data_dictionary.md from the study's data dictionary
 	$(BIN)/python -m rlvo_lib.dictionary

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from rlvo_lib import dataset as dataset_folder
 from rlvo_lib import images
 from rlvo_lib.config import load_study
+from rlvo_lib.registration import load_template
 
 NCCT = ((72, 88, 34), np.diag([2.5, 2.5, 5.0, 1.0]))
 NCCT[1][:3, 3] = [-90, -110, -150]
@@ -22,10 +23,14 @@ PERF = ((45, 55, 20), np.diag([4.0, 4.0, 5.0, 1.0]))
 PERF[1][:3, 3] = [-88, -108, -105]
 
 
-def pose(dx=0.0, dy=0.0, dz=0.0, yaw=0.0, roll=0.0) -> np.ndarray:
-    """4x4, head mm (origin: midline, middle, vertex) to world mm; angles in degrees."""
+def pose(dx=0.0, dy=0.0, dz=0.0, yaw=0.0, roll=0.0, pitch=0.0, size=(1.0, 1.0, 1.0)) -> np.ndarray:
+    """4x4, head mm (origin: midline, middle, vertex) to world mm; angles in degrees.
+
+    Turns and sizes are about the origin; without pitch the vertex stays where it is.
+    """
     affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("ZY", [yaw, roll], degrees=True).as_matrix()
+    turn = Rotation.from_euler("ZYX", [yaw, roll, pitch], degrees=True).as_matrix()
+    affine[:3, :3] = turn * size
     affine[:3, 3] = [dx, dy, dz]
     return affine
 
@@ -56,6 +61,17 @@ def head_hu(shape, affine, head=None, seed: int | None = 0) -> np.ndarray:
     hu[within(20, 35, 10, cx=35, cy=10, cz=-55)] = 600
     if seed is not None:
         hu += np.random.default_rng(seed).normal(0, 4, shape).astype(np.float32)
+    return hu
+
+
+def template_hu(shape, affine, head=None, seed: int | None = 0, noise=5.0) -> np.ndarray:
+    """The package's template as a scan of it would show it in the pose `head`, in HU."""
+    template = load_template()
+    head = np.eye(4) if head is None else head
+    place = np.linalg.inv(head) @ affine
+    hu = images.resample(template.array, template.affine, place, shape, fill=-1000)
+    if seed is not None:
+        hu += np.random.default_rng(seed).normal(0, noise, shape).astype(np.float32)
     return hu
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlvo_lib import images
 from rlvo_lib.config import InputError
-from rlvo_lib.head import HeadFrame, head_frame
+from rlvo_lib.head import head_frame
 from rlvo_lib.registration.blocks import coarse
 from rlvo_lib.registration.masks import coarse_head
 from rlvo_lib.registration.solver import Volume
@@ -34,7 +34,6 @@ DEPTH_MM = 135.0  # compared down to so far below the vertex: skull base and orb
 RIM_MM = 10.0  # and so far around the head
 OWN_MM, OWN_SHAPE = 2.5, (64, 82, 72)  # a user's template is brought to the size of the own one
 MIN_SYMMETRY = 0.80
-HEAD_LENGTH_MM = (140.0, 230.0)
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def load_template(path: str | Path | None = None) -> Template:
     A user's CT may lie and be stored in any way: its own head frame is found, it is resampled once to
     2.5 mm along that frame, and made symmetric as the mean of itself and its mirror image. Its pitch
     stays its own: it defines what level is.
-    InputError, naming the file: not a CT in HU, no head in it, a head cut above the skull base or of
-    impossible size, or one whose halves do not agree (correlation under 0.8).
+    InputError, naming the file: not a CT in HU, no head in it, a head cut at the top, above the
+    skull base or far too small, or one whose halves do not agree (correlation under 0.8).
     """
     path = TEMPLATE_FILE if path is None else Path(path)
     stat = path.stat() if path.is_file() else None
@@ -71,7 +70,8 @@ def _load(path: Path, state: tuple[int, int] | None) -> Template:
     if path == TEMPLATE_FILE:
         return _template(array, affine, 1.0, path.name)
     frame = head_frame(*coarse(array, affine), "ncct")
-    _check_head(path, frame)
+    if frame.flags:
+        raise InputError(f"{path}: {frame.flags[0]}; a template must be a CT of a whole head")
     grid = np.diag([OWN_MM] * 3 + [1.0])
     grid[:3, 3] = [-OWN_MM * (OWN_SHAPE[0] - 1) / 2, -OWN_MM * (OWN_SHAPE[1] - 1) / 2, -170.0]
     seen = images.field_of_view(array.shape, affine, frame.affine @ grid, OWN_SHAPE)
@@ -94,16 +94,6 @@ def _load(path: Path, state: tuple[int, int] | None) -> Template:
             f"must have at least {MIN_SYMMETRY:g}"
         )
     return _template((straight + straight[::-1]) / 2, grid, symmetry, str(path))
-
-
-def _check_head(path: Path, frame: HeadFrame) -> None:
-    if frame.flags:
-        raise InputError(f"{path}: {frame.flags[0]}; a template must be a CT of a whole head")
-    if not HEAD_LENGTH_MM[0] < frame.length_mm < HEAD_LENGTH_MM[1]:
-        raise InputError(
-            f"{path}: its head is {frame.length_mm:.0f} mm long; allowed: "
-            f"{HEAD_LENGTH_MM[0]:g} to {HEAD_LENGTH_MM[1]:g} mm"
-        )
 
 
 def _template(array: np.ndarray, affine: np.ndarray, symmetry: float, source: str) -> Template:
