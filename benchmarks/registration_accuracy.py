@@ -32,6 +32,7 @@ from rlvo_lib.registration import (
     motion,
     within_patient,
 )
+from rlvo_lib.simulate import rendering
 from rlvo_lib.simulate import template as builder
 
 MIDDLE = np.array([0.0, 0.0, -85.0, 1.0])
@@ -162,6 +163,28 @@ def _add_map(add, dataset: Path, patient: str, ncct: tuple[np.ndarray, np.ndarra
         add("map", "cbf", f"moved {shift:g} mm", {"inside": share})
 
 
+def scanner_rows(dataset: Path, most: int = 20) -> list[dict]:
+    """Pairs whose NCCT and CTA come from different scanners (noise, slices, tilt, contrast), rendered
+    here on the cohort grid from the dataset's latents: of one head, and of two."""
+    latents = pd.read_csv(dataset / "derivatives" / "truth" / "latents.csv").head(most)
+    rows, last = [], None
+    for k, patient in enumerate(latents.to_dict("records")):
+        stream = np.random.SeedSequence([2026, 1, k])
+        one, two = ("ABC"[(k + j) % 3] for j in (0, 1))
+        patient |= {"has_ncct": 1, "has_cta": 1, "has_ctp": 0}
+        ncct = rendering.render(patient | {"scanner": one}, stream).scans["ncct"]
+        cta = rendering.render(patient | {"scanner": two}, stream).scans["cta"]
+        pairs = {"same, two scanners": cta} | ({"different, two scanners": last} if last else {})
+        for kind, (array, affine) in pairs.items():
+            found = within_patient(array, affine, *ncct)
+            rows += [
+                {"participant_id": patient["participant_id"], "task": "pair", "scan": "cta",
+                 "kind": kind, "measure": m, "value": v} for m, v in _pair(found).items()
+            ]  # fmt: skip
+        last = cta
+    return rows
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """n, mean, SD, median, and the largest absolute value of each measure."""
     groups = table.groupby(["task", "scan", "kind", "measure"], sort=False)["value"]
@@ -176,6 +199,7 @@ def main(dataset: Path, out: Path, most: int | None = None) -> None:
     rows: list[dict] = []
     for k, patient in enumerate(patients):
         rows += patient_rows(dataset, patient, _scans(dataset, patients[(k + 1) % len(patients)]))
+    rows += scanner_rows(dataset)
     table = pd.DataFrame(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out, index=False, float_format="%.5g")

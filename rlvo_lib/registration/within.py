@@ -22,6 +22,7 @@ PAIR_MM = 4.0
 MAX_EXTENT_MM = 400.0
 MAX_SIZE_GAIN = 0.0015
 MIN_SIMILARITY = 0.94
+SURE_SIMILARITY = 0.98  # asked of a scan that has to be moved before it fits
 MIN_PAIR_OVERLAP = 0.15
 MOVED_MM, MOVED_DEG, MOVED_GAIN = 1.0, 1.0, 0.001
 STEPS, SIZE_STEPS = 20, 3
@@ -70,6 +71,7 @@ def within_patient(
     The identity is kept where the motion found is under 1 mm and 1 degree, or makes the scans no more
     alike (correlation by 0.001). Different heads: the correlation rises by more than 0.0015 when
     scales and a shear are let free, or stays under 0.94. Then the identity is returned and flagged.
+    A scan that had to be moved and fits less than 0.98 is moved, but `same_head` is None.
     """
     still = np.eye(4)
     fixed_head, moving_head = _head(fixed, fixed_affine), _head(moving, moving_affine)
@@ -99,8 +101,12 @@ def within_patient(
     if small or fit.similarity - before.similarity < MOVED_GAIN:
         return Within(still, 0.0, 0.0, before.similarity, gain, before.overlap, True)
     flag = f"{names[0]} moved by {shift:.1f} mm and {turn:.1f} degrees to the {names[1]}"
-    back = np.linalg.inv(found)
-    return Within(back, shift, turn, fit.similarity, gain, fit.overlap, True, (flag,))
+    sure = fit.similarity >= SURE_SIMILARITY
+    flag += "" if sure else f" (correlation {fit.similarity:.3f}: make sure both are of one head)"
+    same = True if sure else None
+    return Within(
+        np.linalg.inv(found), shift, turn, fit.similarity, gain, fit.overlap, same, (flag,)
+    )
 
 
 def displacement(motion: np.ndarray, middle: np.ndarray) -> tuple[float, float]:
