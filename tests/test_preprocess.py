@@ -145,6 +145,86 @@ def test_the_vessel_channel_follows_a_mask_the_user_gives(folder, settings, tmp_
         preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
 
 
+def test_a_map_goes_back_to_the_voxels_of_the_scan(folder, settings):
+    """A mark at the core, drawn on the tensor's grid, lies at the core on the NCCT's own voxels."""
+    cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0002"])
+    tmax = cache.load(["sub-0002"], ["tmax"])[0, 0].astype(np.float32)
+    native, affine = cache.to_native("sub-0002", np.float32(tmax > 0.6), "ncct")
+    assert native.shape == NCCT[0]
+    np.testing.assert_allclose(affine, NCCT[1])
+    middle = affine @ [*np.argwhere(native > 0.5).mean(axis=0), 1]
+    np.testing.assert_allclose(middle, pose(dx=-4, yaw=-3) @ [30, 0, -65, 1], atol=3)
+    with pytest.raises(InputError, match="sub-0002: no scan 'dwi'; has: ncct, cta"):
+        cache.to_native("sub-0002", tmax, "dwi")
+
+
+def test_a_cta_made_after_the_head_moved_is_brought_back(tmp_path, settings):
+    still, moved = tmp_path / "still", tmp_path / "moved"
+    shift = np.eye(4)
+    shift[:3, 3] = [6, -5, 8]
+    for root in (still, moved):
+        write_patient(root, "sub-0001", "left", scans=["ncct", "cta"])
+    path = moved / "sub-0001" / "ct" / "sub-0001_cta.nii.gz"
+    array, affine = images.load_ct(path)
+    images.save_nifti(path, np.rint(array).astype(np.int16), shift @ affine)
+    one = preprocess.prepare(dataset(still, SIDES), settings, ["sub-0001"])
+    two = preprocess.prepare(dataset(moved, SIDES), settings, ["sub-0001"])
+    assert two.table.at["sub-0001", "cta_shift_mm"] == pytest.approx(125**0.5, abs=1)
+    assert "CTA moved by" in two.table.at["sub-0001", "flags"]
+    for channel in ("cta", "vessels"):
+        pair = [c.load(["sub-0001"], [channel]).astype(float).ravel() for c in (one, two)]
+        assert np.corrcoef(*pair)[0, 1] > 0.95, channel
+    to_cta = two.affine("sub-0001", "cta") @ np.linalg.inv(two.affine("sub-0001"))
+    np.testing.assert_allclose(to_cta[:3, 3], shift[:3, 3], atol=2.5)
+
+
+def test_a_channel_of_what_differs_from_the_other_hemisphere(folder, settings):
+    """The late flow stands out, the rest is no difference: 0.5 of a window from -16 to 16 s."""
+    channel = config.Channel("tmax", -16.0, 16.0, "s", minus_mirror=(0.0, 16.0))
+    channels = settings.study.channels | {"tmax_difference": channel}
+    study = dataclasses.replace(settings.study, channels=channels)
+    cache = preprocess.prepare(
+        dataset(folder, SIDES), dataclasses.replace(settings, study=study), ["sub-0002"]
+    )
+    tmax, differing = cache.load(["sub-0002"], ["tmax", "tmax_difference"])[0].astype(float)
+    healthy = (tmax > 0.08) & (tmax < 0.1)
+    assert np.median(differing[healthy]) == pytest.approx(0.5, abs=0.01)
+    core = tmax > 0.7  # 12 s against 1.5 s
+    assert differing[core].mean() == pytest.approx(0.5 + 10.5 / 32, abs=0.03)
+    record = cache.records["sub-0002"]["windows"]["tmax_difference"]
+    assert record == {"scan": "tmax", "low": -16.0, "high": 16.0, "unit": "s"}
+
+
+def test_absent_channels_are_nan_and_flagged_never_zero(folder, settings):
+    cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0001", "sub-0003"])
+    channels = ("cta", "ncct")
+    present = cache.present(["sub-0001", "sub-0003"], channels)
+    np.testing.assert_array_equal(present, [[True, True], [False, True]])
+    tensors = cache.load(["sub-0001", "sub-0003"], channels, absent="nan")
+    assert np.isnan(tensors[1, 0]).all() and not np.isnan(tensors[1, 1]).any()
+    assert not np.isnan(tensors[0]).any()
+    with pytest.raises(InputError, match="absent is 'zero'; allowed: refuse, nan"):
+        cache.load(["sub-0001"], channels, absent="zero")
+
+
+def test_a_template_of_ones_own_and_each_alignment(folder, settings, tmp_path):
+    """Rigid and affine poses of a plain ellipsoid head; a CT of one's own as template."""
+    head = head_hu(*NCCT)
+    own = images.save_nifti(tmp_path / "own.nii.gz", np.rint(head).astype(np.int16), NCCT[1])
+    for alignment in config.imaging.ALIGNMENTS:
+        grid = config.Grid(alignment=alignment)
+        study = dataclasses.replace(settings.study, grid=grid)
+        chosen = dataclasses.replace(settings, study=study, template=str(own))
+        cache = preprocess.prepare(dataset(folder, SIDES), chosen, ["sub-0002"])
+        assert cache.table.at["sub-0002", "alignment"] == alignment
+        mid = np.linalg.inv(np.array(cache.records["sub-0002"]["head_to_world"]))
+        # the mid-plane of the head that the phantom was drawn in
+        place = mid @ pose(dx=-4, yaw=-3) @ [0, 40, -60, 1]
+        assert abs(place[0]) < 1.0
+    with pytest.raises(InputError, match="setting 'template' is .*no such file"):
+        config.load_settings("smoke", template="no/such/template.nii.gz")
+
+
 # ------------------------------------------------------------------------- what no model may read
 
 
