@@ -1,0 +1,3 @@
+from rlvo_lib.vessels.segmentation import segment
+
+__all__ = ["segment"]
