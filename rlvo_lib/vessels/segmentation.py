@@ -35,7 +35,8 @@ FINE_MM = 1.1  # up to this voxel edge, arteries are told by their shape as well
 TOO_FINE_MM, WORK_MM = 0.55, 0.6
 
 SMOOTH_MM, EDGE_SIGMA_MM = 0.6, 0.4
-PLAIN_HU = 60.0  # contrast that needs no tube to be a vessel
+PLAIN_HU, PLAIN_MM = 60.0, 1.5  # contrast that makes what lies so near to a tube a part of it
+TUBE_SHARE = 0.1  # a tube's tubeness is 0.37 of its contrast at most, a sheet's is none
 DIM_SDS, TUBE_SDS = 0.7, 0.3  # least contrast and tubeness of a vessel, in noise SD of a voxel
 TUBE_SCALES_MM = (0.9, 1.3)
 LEAST_MM = 12.0  # diagonal of the box around a vessel
@@ -95,23 +96,24 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     def on(mask: np.ndarray) -> np.ndarray:
         return within(mask, space.affine, work.shape, affine)
 
+    sharp = ndimage.gaussian_filter(work, EDGE_SIGMA_MM / size, truncate=3.0)
     smooth = ndimage.gaussian_filter(work, SMOOTH_MM / size, truncate=3.0)
     base = skull_base(space)
-    arterial = arterial_contrast(smooth, on(space.clear & base), size)
+    arterial = arterial_contrast(sharp, on(space.clear & base), size)
     if np.isnan(arterial):
         arterial = 300.0
     dense = smooth > max(1.35 * arterial, arterial + 80)
-    dense |= on(space.bone & ~base) & (smooth > VAULT_HU)
     bone = large(dense, BONE_MM3 / np.prod(size))
-    rim = ndimage.distance_transform_edt(~bone, sampling=size) < RIM_MM
+    hard = bone | (on(space.bone) & (smooth > VAULT_HU))
+    rim = ndimage.distance_transform_edt(~hard, sampling=size) < RIM_MM
     candidate = on(space.around & ~space.veins) & ~rim & (smooth > DIM_SDS * space.noise_hu)
     tube = np.zeros(work.shape, np.float32)
     tube[candidate] = tubeness(
         np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM
     )
-    found = candidate & ((smooth > PLAIN_HU) | (tube > TUBE_SDS * space.noise_hu))
-    found = _long(found, tube > TUBE_SDS * space.noise_hu, size)
-    sharp = ndimage.gaussian_filter(work, EDGE_SIGMA_MM / size, truncate=3.0)
+    line = tube > np.maximum(TUBE_SDS * space.noise_hu, TUBE_SHARE * smooth)
+    near = ndimage.binary_dilation(line, iterations=int(np.ceil(PLAIN_MM / size.min())))
+    found = _long(line | (candidate & near & (smooth > PLAIN_HU)), line, size)
     wide = lumens(sharp, on(base), arterial, found, bone, size)
     reference = np.minimum(sharp, arterial)
     return (_narrowed(reference, found | wide, 0.0, size) & found) | wide
@@ -133,7 +135,7 @@ def arterial_contrast(smooth: np.ndarray, where: np.ndarray, size: np.ndarray) -
     bone = large(s > 500, 500 / np.prod(size))
     if bone.any():
         deep &= ndimage.distance_transform_edt(~bone, sampling=size) > 3
-    return float(np.percentile(s[deep], 85)) if np.count_nonzero(deep) >= 50 else float("nan")
+    return float(np.percentile(s[deep], 92)) if np.count_nonzero(deep) >= 50 else float("nan")
 
 
 def _long(found: np.ndarray, tube: np.ndarray, size: np.ndarray) -> np.ndarray:
