@@ -108,9 +108,7 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     rim = ndimage.distance_transform_edt(~hard, sampling=size) < RIM_MM
     candidate = on(space.around & ~space.veins) & ~rim & (smooth > DIM_SDS * space.noise_hu)
     tube = np.zeros(work.shape, np.float32)
-    tube[candidate] = tubeness(
-        np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM
-    )
+    tube[candidate] = tubeness(np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM)
     line = tube > np.maximum(TUBE_SDS * space.noise_hu, TUBE_SHARE * smooth)
     near = ndimage.binary_dilation(line, iterations=int(np.ceil(PLAIN_MM / size.min())))
     found = _long(line | (candidate & near & (smooth > PLAIN_HU)), line, size)
@@ -135,7 +133,9 @@ def arterial_contrast(smooth: np.ndarray, where: np.ndarray, size: np.ndarray) -
     bone = large(s > 500, 500 / np.prod(size))
     if bone.any():
         deep &= ndimage.distance_transform_edt(~bone, sampling=size) > 3
-    return float(np.percentile(s[deep], 92)) if np.count_nonzero(deep) >= 50 else float("nan")
+    tube = tubeness(np.clip(s, 0, 800), deep, size, (1.4, 2.0))
+    values = s[deep][tube > 2 * TUBE_SHARE * s[deep]]
+    return float(np.percentile(values, 90)) if len(values) >= 50 else float("nan")
 
 
 def _long(found: np.ndarray, tube: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from rlvo_lib.vessels.space import bounding_box, large
 from rlvo_lib.vessels.vesselness import tubeness
 
 LEAST_HU = 70.0  # contrast; a carotid behind a narrow neck artery can be so faint
-MOST_SHARE, MOST_HU = 1.10, 20.0  # of the wide arteries' contrast, and over
+MOST_SHARE, MOST_HU = 1.05, 30.0  # of the wide arteries' contrast, and over
 CORE_MM = 1.0  # a lumen's core lies so far from its wall
 WIDEST_MM = 4.2  # radius
 CALCIUM_MM3 = 100.0
