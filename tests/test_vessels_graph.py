@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+from rlvo_lib import vessels
+
+SPACING = 0.6
+
+
+def tube(path, radius, shape=(60, 60, 90), spacing=SPACING):
+    """Mask of a tube through `path` (n, 3) mm of `radius` (n,) mm, and its affine."""
+    affine = np.diag([spacing] * 3 + [1.0])
+    grid = np.stack(np.meshgrid(*[np.arange(n) * spacing for n in shape], indexing="ij"), axis=-1)
+    away, nearest = cKDTree(path).query(grid.reshape(-1, 3))
+    mask = (away < np.broadcast_to(radius, len(path))[nearest]).reshape(shape)
+    return mask, affine
+
+
+def line(n=200, x=18.13, y=18.22, z=(6, 48)):
+    return np.column_stack([np.full(n, x), np.full(n, y), np.linspace(*z, n)])
+
+
+@pytest.mark.parametrize("radius", [1.0, 1.5, 2.4])
+def test_the_calibre_of_a_tube_is_its_own(radius):
+    points = vessels.graph(*tube(line(), radius)).points
+    middle = points[(points.z > 12) & (points.z < 42)]
+    assert middle.radius_mm.mean() == pytest.approx(radius, abs=0.12)
+    assert np.abs(middle.x - 18.13).max() < 0.7
+
+
+def test_the_tortuosity_of_a_half_circle_is_known():
+    angle = np.linspace(0, np.pi, 200)
+    path = np.column_stack([np.full(200, 18), 18 + 12 * np.cos(angle), 20 + 12 * np.sin(angle)])
+    segments = vessels.graph(*tube(path, 1.5)).segments
+    assert len(segments) == 1
+    assert segments.tortuosity[0] == pytest.approx(np.pi / 2 - 1, abs=0.08)
+
+
+def test_a_narrowing_is_graded_where_it_is():
+    path = line()
+    radius = 2.2 * (1 - 0.6 * np.exp(-(((path[:, 2] - 27) / 2.5) ** 2)))
+    found = vessels.graph(*tube(path, radius)).stenoses
+    assert len(found) == 1
+    assert found.degree[0] == pytest.approx(0.6, abs=0.1) and found.z[0] == pytest.approx(
+        27, abs=1.2
+    )
+
+
+def test_a_taper_is_no_narrowing():
+    assert vessels.graph(*tube(line(), np.linspace(2.5, 1.0, 200))).stenoses.empty
+
+
+def test_a_fork_has_three_segments():
+    a, b = np.array([18.0, 18, 6]), np.array([18.0, 18, 25])
+    ends = [np.array([8.0, 18, 45]), np.array([28.0, 18, 45])]
+    path = np.concatenate([np.linspace(p, q, 80) for p, q in [(a, b), (b, ends[0]), (b, ends[1])]])
+    graph = vessels.graph(*tube(path, 1.5))
+    assert len(graph.segments) == 3 and graph.measures["vessel_components"] == 1
+
+
+@pytest.mark.parametrize("case", ["empty", "voxel", "box", "noise", "two slices"])
+def test_any_mask_has_a_graph(case):
+    mask = np.zeros((40, 40, 40), bool)
+    if case == "voxel":
+        mask[20, 20, 20] = True
+    elif case == "box":
+        mask[:] = True
+    elif case == "noise":
+        mask = np.random.default_rng(0).random(mask.shape) < 0.3
+    elif case == "two slices":
+        mask = np.zeros((20, 20, 2), bool)
+        mask[5:15, 9:11] = True
+    graph = vessels.graph(mask, np.diag([0.7, 0.7, 0.7, 1]))
+    summary = graph.summary()
+    json.dumps(summary, allow_nan=False)
+    assert summary["vessel_volume_ml"] == pytest.approx(mask.sum() * 0.343e-3, abs=1e-3)
+    assert summary["occlusion_side"] == "none"
+
+
+def test_a_mask_that_is_no_tree_is_said_so():
+    graph = vessels.graph(np.ones((60, 60, 60), bool), np.eye(4))
+    assert "not a vessel tree" in graph.notes[0] and graph.points.empty
+
+
+def test_sides_and_asymmetry_follow_the_midline():
+    mask, affine = tube(line(x=8.0), 1.5)
+    other, _ = tube(line(x=28.0, z=(6, 27)), 1.5)
+    affine[0, 3] = -18
+    graph = vessels.graph(mask | other, affine)
+    assert graph.measures["vessel_left_ml"] > 1.7 * graph.measures["vessel_right_ml"]
+    assert 0.25 < graph.measures["vessel_asymmetry"] < 0.4
+    assert set(graph.points[graph.points.x < -2].side) == {"left"}
+
+
+def test_the_same_mask_gives_the_same_graph_in_any_stored_order():
+    mask, affine = tube(line(), 1.5)
+    turned = affine.copy()
+    turned[:3, 3] += affine[:3, 0] * (mask.shape[0] - 1)
+    turned[:3, 0] *= -1
+    one, two = vessels.graph(mask, affine), vessels.graph(mask[::-1], turned)
+    pd.testing.assert_frame_equal(one.points, vessels.graph(mask, affine).points)
+    assert one.measures["vessel_length_mm"] == pytest.approx(
+        two.measures["vessel_length_mm"], rel=0.05
+    )
