@@ -31,6 +31,12 @@ def test_the_calibre_of_a_tube_is_its_own(radius):
     assert np.abs(middle.x - 18.13).max() < 0.7
 
 
+@pytest.mark.parametrize("x", [18.0, 18.3, 18.13])
+def test_a_straight_tube_is_never_lost(x):
+    graph = vessels.graph(*tube(line(x=x, y=18.3), 1.5))
+    assert graph.segments.length_mm.sum() == pytest.approx(41, abs=3)
+
+
 def test_the_tortuosity_of_a_half_circle_is_known():
     angle = np.linspace(0, np.pi, 200)
     path = np.column_stack([np.full(200, 18), 18 + 12 * np.cos(angle), 20 + 12 * np.sin(angle)])

@@ -24,17 +24,13 @@ def centre_lines(mask: np.ndarray, affine: np.ndarray) -> tuple[pd.DataFrame, pd
     segments : segment, start and end (node numbers; two segments that share one meet there),
     length_mm, chord_mm, radius_mm (median), component (number of the connected tree).
     """
-    from skimage.morphology import skeletonize
-
     if not mask.any():
         return pd.DataFrame(columns=POINTS), pd.DataFrame(columns=SEGMENTS)
     filled = np.argwhere(mask)
     first = filled.min(axis=0)
     stop = filled.max(axis=0) + 1
     box = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-    skeleton = np.argwhere(skeletonize(np.pad(mask[box], 1))) - 1 + first
-    if not len(skeleton):
-        return pd.DataFrame(columns=POINTS), pd.DataFrame(columns=SEGMENTS)
+    skeleton = np.argwhere(_skeleton(np.pad(mask[box], 1))) - 1 + first
     places = skeleton @ affine[:3, :3].T + affine[:3, 3]
     links = _links(skeleton, places)
     volume = _volumes(filled @ affine[:3, :3].T + affine[:3, 3], places, affine)
@@ -45,6 +41,35 @@ def centre_lines(mask: np.ndarray, affine: np.ndarray) -> tuple[pd.DataFrame, pd
             break
         volume, places, links = _thinned(volume, places, links, keep)
     return _tables(_chains(len(places), links), places, volume, links)
+
+
+def _skeleton(mask: np.ndarray) -> np.ndarray:
+    """Thinned mask (Lee, 1994) with at least a voxel in each connected part.
+
+    The algorithm erases a part that is symmetric about the faces of its voxels (a straight tube four
+    voxels wide): such a part is thinned again without its first layer of voxels.
+    """
+    from scipy import ndimage
+    from skimage.morphology import skeletonize
+
+    cube = np.ones((3, 3, 3))
+    skeleton = skeletonize(mask)
+    labels, n = ndimage.label(mask, structure=cube)
+    for axes in ((0,), (1,), (0, 1), (0, 1, 2)):
+        lost = np.bincount(labels[skeleton], minlength=n + 1) == 0
+        lost[0] = False
+        if not lost.any():
+            return skeleton
+        part = lost[labels]
+        for axis in axes:
+            part &= np.roll(part, 1, axis)
+        skeleton |= skeletonize(part)
+    lost = np.bincount(labels[skeleton], minlength=n + 1) == 0
+    for k in np.flatnonzero(lost[1:]) + 1:
+        places = np.argwhere(labels == k)
+        away = ((places - places.mean(axis=0)) ** 2).sum(axis=1)
+        skeleton[tuple(places[away.argmin()])] = True
+    return skeleton
 
 
 def _links(skeleton: np.ndarray, places: np.ndarray) -> np.ndarray:
