@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from rlvo_lib.preprocess import quality
 from rlvo_lib.preprocess.reading import Volume, check_same_grid, read_scan
 from rlvo_lib.preprocess.task import Task
 from rlvo_lib.registration import Alignment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The scans that show where the head is, the best first.
 SHOW_HEAD = ("ncct", "cta", "cbf", "tmax", "cbv", "mtt")
@@ -38,7 +41,8 @@ class Patient:
     alignment: Alignment | None = None
     length_mm: float | None = None  # of the head, in the mm that the grid is laid in
     moves: dict[str, np.ndarray] = field(default_factory=dict)
-    centre_line: Any = None  # of the vessels, a DataFrame
+    centre_line: pd.DataFrame | None = None  # of the vessels, `vessels.VesselGraph.points`
+    vessels: dict[str, Any] = field(default_factory=dict)  # `vessels.VesselGraph.summary`
     qc: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # why something was not measured
     flags: list[str] = field(default_factory=list)
@@ -94,6 +98,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         "scans": stored,
         "moves": {scan: move.tolist() for scan, move in patient.moves.items()},
         "qc": {name: _plain(value) for name, value in patient.qc.items()},
+        "vessels": patient.vessels,
         "not_measured": patient.reasons,
     }
     return tensor, record, patient
@@ -188,8 +193,12 @@ def _find_vessels(task: Task, patient: Patient) -> None:
     else:
         return
     patient.volumes["vessels"] = mask, affine
-    ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
-    patient.qc["vessel_volume_ml"] = float(np.count_nonzero(mask)) * ml
+    tree = vessels.graph(mask, affine, cta[0] if cta else None, frame)
+    found = tree.summary()
+    patient.centre_line, patient.vessels = tree.points, found
+    patient.qc |= {name: value for name, value in found.items() if not isinstance(value, list)}
+    patient.qc["stenoses_found"] = len(tree.stenoses)
+    patient.flags += tree.notes
 
 
 # ------------------------------------------------------------------------------------------------ channels
