@@ -7,6 +7,8 @@ hemispheres, nothing flipped, from the scans themselves and not from the tensor.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from rlvo_lib import images, registration
 from rlvo_lib.config import Settings
 from rlvo_lib.dataset import Dataset
 from rlvo_lib.preprocess.cache import TensorCache, patient_task
-from rlvo_lib.preprocess.reading import read_scan
+from rlvo_lib.preprocess.reading import Volume, read_scan
+from rlvo_lib.preprocess.task import Task
 
 STEP_MM = 1.5
 X_MM, Y_MM, Z_MM = (-90.0, 90.0), (-112.0, 112.0), (-165.0, 8.0)
@@ -24,7 +27,11 @@ SLAB_BELOW_VERTEX = (
     0.40,
 )  # the vessels' projection: from below the siphon to the M2 branches
 SKIN_HU, BONE_HU = -300.0, 300.0
-TMAX_LATE_S = 6.0
+TMAX_LATE_S, TMAX_HIGH_S = 6.0, 16.0
+LEAST_SHARE = 0.3  # of a 1.5 mm voxel, to be outlined
+
+#: 4x4 from the voxels of a box to head mm, and the box's shape.
+Box = tuple[np.ndarray, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -59,68 +66,83 @@ def pictures(
     record = cache.records[participant_id]
     if record["head_to_world"] is None:
         return {}
-    task = patient_task(dataset, settings, participant_id)
-    template = registration.load_template(task.template or None)
-    pose, length = np.array(record["head_to_world"]), float(record["length_mm"])
-    level = -SLICE_BELOW_VERTEX * length
-
-    def on(scan: str, grid: np.ndarray, shape: tuple[int, ...], fill: float) -> np.ndarray:
-        array, affine = read_scan(task, scan, [])
-        move = np.array(record["moves"].get(scan, np.eye(4)))
-        return images.resample(array, move @ affine, pose @ grid, shape, fill)
-
-    drawn = {}
-    axial, sagittal = _plane("xy", level), _plane("yz", 0.0)
-    outline = {}
-    for name, (grid, shape) in {"axial": axial, "sagittal": sagittal}.items():
-        seen = images.resample(template.array, template.affine, grid, shape, -1000.0).squeeze()
-        outline[name] = {"template": seen > SKIN_HU, "template's skull": seen > BONE_HU}
+    sheet = _Sheet(patient_task(dataset, settings, participant_id), record)
+    file = cache.folder / record["key"] / "vessels.nii.gz"
     base = next((scan for scan in ("ncct", "cta") if scan in record["scans"]), None)
-    if base:
-        drawn["axial"] = Picture(
-            on(base, *axial, -1000.0)[:, :, 0], 0, 80, contours=outline["axial"]
-        )
-        drawn["sagittal"] = Picture(
-            on(base, *sagittal, -1000.0)[0], -100, 200, ("y", "z"), outline["sagittal"]
-        )
+    drawn = sheet.placement(base) if base else {}
     if "cta" in record["scans"]:
-        grid, shape = _slab(length)
-        contours = {}
-        file = cache.folder / record["key"] / "vessels.nii.gz"
-        if file.is_file():
-            mask, affine = images.load_nifti(file)
-            move = np.array(record["moves"].get("cta", np.eye(4)))
-            share = images.resample(mask, move @ affine, pose @ grid, shape, 0.0)
-            contours["vessel mask"] = share.max(axis=2) > 0.3
-        drawn["vessels"] = Picture(
-            on("cta", grid, shape, -1000.0).max(axis=2), 0, 500, contours=contours
-        )
+        drawn["vessels"] = sheet.vessels(file if file.is_file() else None)
     if base and "tmax" in record["scans"]:
-        tmax = on("tmax", *axial, 0.0)[:, :, 0]
-        late = np.where(tmax > TMAX_LATE_S, tmax, np.nan)
-        drawn["perfusion"] = Picture(
-            drawn["axial"].image,
-            0,
-            80,
-            overlay=late,
-            overlay_low=TMAX_LATE_S,
-            overlay_high=16.0,
-            unit="s",
-        )
+        drawn["perfusion"] = sheet.perfusion(drawn["axial"])
     return drawn
 
 
-def _plane(axes: str, at: float) -> tuple[np.ndarray, tuple[int, int, int]]:
+@dataclass(frozen=True)
+class _Sheet:
+    """One patient's scans, drawn in head mm."""
+
+    task: Task
+    record: dict[str, Any]
+
+    @property
+    def length_mm(self) -> float:
+        return float(self.record["length_mm"])
+
+    @property
+    def level(self) -> Box:
+        return _plane("xy", -SLICE_BELOW_VERTEX * self.length_mm)
+
+    def on(self, volume: Volume, scan: str, box: Box, fill: float) -> np.ndarray:
+        """A volume in the world of `scan`, on a box of head mm."""
+        (array, affine), (grid, shape) = volume, box
+        move = np.array(self.record["moves"].get(scan, np.eye(4)))
+        pose = np.array(self.record["head_to_world"])
+        return images.resample(array, move @ affine, pose @ grid, shape, fill)
+
+    def placement(self, scan: str) -> dict[str, Picture]:
+        """An axial and a sagittal slice, with the template's outline over them."""
+        template = registration.load_template(self.task.template or None)
+        volume, drawn = read_scan(self.task, scan, []), {}
+        for name, axes, box, low, high in (
+            ("axial", ("x", "y"), self.level, 0, 80),
+            ("sagittal", ("y", "z"), _plane("yz", 0.0), -100, 200),
+        ):
+            seen = images.resample(template.array, template.affine, *box, fill=-1000.0).squeeze()
+            contours = {"template": seen > SKIN_HU, "template's skull": seen > BONE_HU}
+            slice_ = self.on(volume, scan, box, -1000.0).squeeze()
+            drawn[name] = Picture(slice_, low, high, axes, contours)
+        return drawn
+
+    def vessels(self, file: Path | None) -> Picture:
+        """The maximum over a slab of the CTA within the skull, from above, and the mask's outline."""
+        array, affine = read_scan(self.task, "cta", [])
+        box = _box([X_MM, Y_MM, tuple(-self.length_mm * part for part in SLAB_BELOW_VERTEX)])
+        inside = registration.brain_mask_ct(array, affine).astype(np.float32)
+        hu = self.on((array, affine), "cta", box, -1000.0)
+        within = self.on((inside, affine), "cta", box, 0.0) > 0.9
+        contours = {}
+        if file:
+            share = self.on(images.load_nifti(file), "cta", box, 0.0)
+            contours["vessel mask"] = share.max(axis=2) > LEAST_SHARE
+        return Picture(np.where(within, hu, 0.0).max(axis=2), 0, 400, contours=contours)
+
+    def perfusion(self, beneath: Picture) -> Picture:
+        """Late flow, laid over the axial slice."""
+        tmax = self.on(read_scan(self.task, "tmax", []), "tmax", self.level, 0.0)[:, :, 0]
+        late = np.where(tmax > TMAX_LATE_S, tmax, np.nan)
+        return Picture(
+            beneath.image, beneath.low, beneath.high, overlay=late, overlay_low=TMAX_LATE_S,
+            overlay_high=TMAX_HIGH_S, unit="s",
+        )  # fmt: skip
+
+
+def _plane(axes: str, at: float) -> Box:
     """A plane of head mm, one voxel thick: 4x4 from its indices to head mm, and its shape."""
     ranges = {"x": X_MM, "y": Y_MM, "z": Z_MM}
     return _box([ranges[a] if a in axes else (at, at + STEP_MM) for a in "xyz"])
 
 
-def _slab(length: float) -> tuple[np.ndarray, tuple[int, int, int]]:
-    return _box([X_MM, Y_MM, tuple(-length * part for part in SLAB_BELOW_VERTEX)])
-
-
-def _box(ranges: list[tuple[float, float]]) -> tuple[np.ndarray, tuple[int, int, int]]:
+def _box(ranges: list[tuple[float, float]]) -> Box:
     grid = np.diag([STEP_MM] * 3 + [1.0])
     grid[:3, 3] = [low for low, _ in ranges]
     return grid, tuple(max(1, round((high - low) / STEP_MM)) for low, high in ranges)
