@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -66,6 +66,12 @@ simulation-checks: $(INSTALLED) ## the simulator's long checks (about 40 minutes
 	rm docs/embedded_cohort.md.old
 	$(BIN)/python -m rlvo_lib.report page docs/embedded_cohort.md
 	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks notebooks/appendix_embedded_cohort.ipynb
+
+imaging-accuracy: $(INSTALLED) ## registration, vessels and perfusion against the truth of simulated scans (about an hour), dated
+	$(BIN)/python benchmarks/imaging_accuracy.py studies/rlvo/imaging/$(DATE)
+
+imaging-speed: $(INSTALLED) ## what imaging costs, and ratios against named peers (about 10 minutes), dated
+	$(BIN)/python benchmarks/imaging.py studies/rlvo/imaging/$(DATE)
 
 SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
