@@ -12,10 +12,11 @@ from rlvo_lib.registration.alignment import KINDS, Alignment, align, to_native
 from rlvo_lib.registration.masks import brain_mask_ct, head_mask
 from rlvo_lib.registration.motion import MOTION_MM, motion
 from rlvo_lib.registration.template import Template, load_template
-from rlvo_lib.registration.within import Within, map_inside, within_patient
+from rlvo_lib.registration.within import MIN_MAP_INSIDE, Within, map_inside, within_patient
 
 __all__ = [
     "KINDS",
+    "MIN_MAP_INSIDE",
     "MOTION_MM",
     "Alignment",
     "Template",

@@ -70,8 +70,9 @@ class Fit:
 
 def similarity(fixed: Volume, moving: Volume, matrix: np.ndarray) -> Fit:
     """How well two volumes agree as `matrix` (fixed mm to moving mm) lays them on each other."""
+    fixed = _cropped(fixed)
     seen, grey = _seen(fixed, _marked(moving), moving.affine, matrix)
-    overlap = np.count_nonzero(seen) / max(1, np.count_nonzero(fixed.inside))
+    overlap = float(np.count_nonzero(seen) / max(1, np.count_nonzero(fixed.inside)))
     if np.count_nonzero(seen) < LEAST_VOXELS:
         return Fit(matrix, float("nan"), overlap)
     a, b = fixed.array[seen].astype(np.float64), grey[seen].astype(np.float64)

@@ -26,6 +26,8 @@ SURE_SIMILARITY = 0.98  # asked of a scan that has to be moved before it fits
 MIN_PAIR_OVERLAP = 0.15
 MOVED_MM, MOVED_DEG, MOVED_GAIN = 1.0, 1.0, 0.001
 STEPS, SIZE_STEPS = 20, 3
+MIN_MAP_INSIDE = 0.95
+"""A perfusion map with less of its brain in the CT's intracranial space lies elsewhere (`map_inside`)."""
 
 
 @dataclass(frozen=True)
