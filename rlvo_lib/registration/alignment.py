@@ -108,7 +108,7 @@ def align(
     if any(flag.startswith("no head") for flag in frame.flags):
         flag = () if kind == "symmetry" else (f"{kind} alignment not done: no head",)
         return Alignment(frame.affine, "symmetry", float("nan"), frame, frame.flags + flag)
-    return _aligned(_head_volume(blocks, where, frame), frame, kind, template)
+    return _aligned(head_volume(blocks, where, frame), frame, kind, template)
 
 
 def _aligned(head: Volume, frame: HeadFrame, kind: str, template: Template) -> Alignment:
@@ -127,7 +127,7 @@ def _aligned(head: Volume, frame: HeadFrame, kind: str, template: Template) -> A
     return Alignment(frame.affine @ found, kind, 1 - fit.similarity, frame, frame.flags)
 
 
-def _head_volume(blocks: np.ndarray, where: np.ndarray, frame: HeadFrame) -> Volume:
+def head_volume(blocks: np.ndarray, where: np.ndarray, frame: HeadFrame) -> Volume:
     """The head alone, on the grid of comparison as its frame lays it there."""
     volume = solver.volume(blocks, where, frame.affine, GRID, GRID_SHAPE, *WINDOW_HU)
     low, high = WINDOW_HU
