@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MIN_COVERAGE = 0.3
 MIN_VESSELS_ML = 1.0
-MIN_MAP_INSIDE = 0.9
-"""Of the maps' brain, inside the NCCT's intracranial space; less: the maps lie elsewhere."""
-
 OUTLIER_SDS = 4.0
 """A registration is an outlier so many robust SDs (1.4826 x MAD) on the bad side of the cohort's median."""
+
+LEAST_SPREAD = 0.25
+"""Of the median: where all fit alike, an outlier still has twice its cost."""
 
 LEAST_PATIENTS = 20
 """For outliers; fewer patients say nothing of what is usual."""
@@ -70,7 +70,8 @@ def cohort_flags(table: pd.DataFrame) -> dict[str, list[str]]:
             continue
         middle = float(costs.median())
         spread = 1.4826 * float((costs - middle).abs().median())
-        for participant, cost in costs[costs > middle + OUTLIER_SDS * max(spread, 1e-6)].items():
+        limit = middle + OUTLIER_SDS * max(spread, LEAST_SPREAD * middle)
+        for participant, cost in costs[costs > limit].items():
             found.setdefault(participant, []).append(
                 f"{what} (cost {cost:.2f}, median {middle:.2f})"
             )

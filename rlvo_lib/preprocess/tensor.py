@@ -162,7 +162,7 @@ def _bring_together(patient: Patient) -> None:
         brain = registration.brain_mask_ct(*fixed, patient.alignment.frame)
         inside = registration.map_inside(*patient.volumes["cbf"], brain, fixed[1])
         patient.qc["map_inside"] = inside
-        if inside < quality.MIN_MAP_INSIDE:
+        if inside < registration.MIN_MAP_INSIDE:
             patient.flags.append(
                 f"only {inside:.0%} of the perfusion maps' brain lies in the NCCT's intracranial space"
             )
