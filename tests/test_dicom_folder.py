@@ -176,6 +176,8 @@ def test_a_list_of_patients_names_them_and_who_is_not_in_it_is_refused(convert, 
     assert [w.participant_id for w in summary.works if w.made] == ["sub-0007", "sub-0008"]
     assert [w.failed for w in summary.works if not w.made] == [{"": "not in the list of patients"}]
     assert not summary.in_order
+    refused = pd.read_csv(tmp_path / "data_private/refused.csv")
+    assert refused.values.tolist() == [["C", "not in the list of patients"]]
     for text, message in (
         ("patient_id\nA\n", "participant_id"),
         ("patient_id,participant_id\nA,../x\n", "line 2: participant_id"),
@@ -330,7 +332,9 @@ def test_scans_of_others_are_not_written_over(convert, tmp_path):
 def test_a_dry_run_writes_nothing(convert, exported, tmp_path):
     summary = convert(exported, dry_run=True)
     shown = dicom.show(summary, "data")
-    assert "study1_series2: ncct, chosen" in shown and "1 ncct" in shown
+    assert "study1_series2: HEAD WITHOUT, 5 mm, H31s, 30 slices: ncct, chosen" in shown
+    assert "study1_series1: Topogram" in shown and "set aside (a localizer)" in shown
+    assert "1 ncct, 1 cta, 1 cbf, 1 cbv, 1 mtt, 1 tmax would be converted" in shown
     assert list(tmp_path.iterdir()) == []
 
 
@@ -515,6 +519,14 @@ def test_the_command_and_its_exit_status(exported, tmp_path):
     assert run.exit_code == 1 and "answer in tied_private/undecided.csv" in run.output
     run = CliRunner().invoke(cli.app, ["dicom", str(tmp_path / "no"), "--out", str(tmp_path / "x")])
     assert isinstance(run.exception, InputError)
+
+
+def test_a_study_without_ct_is_refused(words, tmp_path):
+    from rlvo_lib.config import load_study
+
+    dicoms.ncct(tmp_path / "in")
+    with pytest.raises(InputError, match="--study soop: has none of the scans ncct"):
+        dicom.convert_folder(tmp_path / "in", tmp_path / "data", load_study("soop"), words)
 
 
 def test_a_second_batch_joins_the_first(convert, tmp_path):

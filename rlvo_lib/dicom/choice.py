@@ -346,7 +346,9 @@ def read_choices(path: str | Path) -> dict[str, dict[str, Answer]]:
         if scan not in SCANS:
             raise InputError(f"{path}, line {line}: scan {scan!r}; allowed: {', '.join(SCANS)}")
         if not IDENTIFIER.fullmatch(who):
-            raise InputError(f"{path}, line {line}: participant_id {who!r}; allowed: sub- and letters or digits")  # fmt: skip
+            raise InputError(
+                f"{path}, line {line}: participant_id {who!r}; allowed: sub- and letters or digits"
+            )
         if scan in answers.setdefault(who, {}):
             raise InputError(f"{path}, line {line}: a second answer for {who} {scan}; allowed: one")
         answers[who][scan] = Answer(

@@ -107,7 +107,9 @@ def read_patients(path: str | Path) -> dict[str, str]:
     table = storage.read_csv(path, dtype=dict.fromkeys(PATIENT_COLUMNS, str), keep_default_na=False)
     lacking = [name for name in PATIENT_COLUMNS if name not in table]
     if lacking:
-        raise InputError(f"{path}: column {lacking[0]!r} is missing; allowed: {', '.join(PATIENT_COLUMNS)}")  # fmt: skip
+        raise InputError(
+            f"{path}: column {lacking[0]!r} is missing; allowed: {', '.join(PATIENT_COLUMNS)}"
+        )
     named: dict[str, str] = {}
     for line, (original, name) in enumerate(
         table[PATIENT_COLUMNS].itertuples(index=False), start=2
@@ -115,9 +117,14 @@ def read_patients(path: str | Path) -> dict[str, str]:
         original, name = original.strip(), name.strip()
         name = name if name.startswith("sub-") else f"sub-{name}"
         if not IDENTIFIER.fullmatch(name):
-            raise InputError(f"{path}, line {line}: participant_id {name!r}; allowed: letters a-z and digits")  # fmt: skip
+            raise InputError(
+                f"{path}, line {line}: participant_id {name!r}; allowed: letters a-z and digits"
+            )
         if original in named or name.casefold() in {n.casefold() for n in named.values()}:
-            raise InputError(f"{path}, line {line}: patient or participant {name!r} a second time; allowed: one row each")  # fmt: skip
+            raise InputError(
+                f"{path}, line {line}: patient or participant {name!r} a second time; allowed: one "
+                "row each"
+            )
         named[original] = name
     return named
 

@@ -66,6 +66,10 @@ def convert_folder(
         patient is told in the summary, and does not stop the others.
     """
     source, out = Path(source), Path(out)
+    if not set(SCANS) & set(study.scans):
+        raise InputError(
+            f"--study {study.name}: has none of the scans {', '.join(SCANS)}; allowed: one with"
+        )
     private = Path(private) if private else out.absolute().parent / f"{out.absolute().name}_private"
     dataset_folder.read_description(out)
     _refuse_inside(private, out)
@@ -241,6 +245,8 @@ def _convert_patient(
         return work
     files: dict[str, str] = {}
     for scan, stack in work.choice.chosen.items():
+        if scan not in places:
+            continue  # the study has no such scan
         target = scan_path(out, name, places[scan])
         try:
             _refuse_strange(target, out, old.get("files", {}), overwrite)
@@ -341,6 +347,7 @@ def _write_private(
     ]  # fmt: skip
     if rows:
         storage.write_csv(private / "choices.csv", pd.DataFrame(rows))
+    storage.write_csv(private / "refused.csv", report.refused_table(works))
     names = [work.participant_id for work in works]
     for file, table in (
         ("undecided.csv", report.undecided_table(works)),

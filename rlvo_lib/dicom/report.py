@@ -150,7 +150,7 @@ def show(summary: Summary, name: str) -> str:
     for reason, count in Counter(aside["reason"]).most_common(LINES):
         lines.append(f"  set aside: {reason}: {count}")
     if summary.dry:
-        lines += _shortened(_listed(table, summary))
+        lines += _listed(summary.works)
     for heading, told in (("undecided", _open), ("refused", _refused)):
         lines += _shortened(
             [f"  {heading}: {line}" for work in summary.works for line in told(work)]
@@ -160,12 +160,22 @@ def show(summary: Summary, name: str) -> str:
     return "\n".join(lines)
 
 
-def _listed(table: pd.DataFrame, summary: Summary) -> list[str]:
+def _listed(works: Sequence[Work]) -> list[str]:
+    """Each stack with its description and what would become of it: for a person at the hospital."""
     lines = []
-    for row in table.itertuples():
-        why = f" ({row.reason})" if row.reason else ""
-        lines.append(f"  {row.participant_id} {row.stack}: {row.kind or '-'}, {row.status}{why}")
+    for work in works:
+        for outcome in work.choice.outcomes.values():
+            why = f" ({outcome.reason})" if outcome.reason else ""
+            kind = "" if outcome.kind.name == "aside" else f"{outcome.kind.name}, "
+            about = described(outcome.stack)
+            lines.append(f"  {work.participant_id} {about}: {kind}{outcome.status}{why}")
     return lines
+
+
+def refused_table(works: Sequence[Work]) -> pd.DataFrame:
+    """Patients that were refused as a whole, by their original identifier."""
+    rows = [(work.original, work.failed[""]) for work in works if "" in work.failed]
+    return pd.DataFrame(rows, columns=["patient_id", "reason"])
 
 
 def _open(work: Work) -> list[str]:
