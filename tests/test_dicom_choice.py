@@ -205,6 +205,15 @@ def test_two_studies_that_could_be_the_baseline_are_left_to_a_person(tmp_path):
     assert chosen == {"ncct": "study2_series2", "cta": "study2_series5"} and not made.open
 
 
+def test_a_thinner_scan_of_hours_later_is_asked_about(tmp_path):
+    """Often of the same study: the control after the treatment."""
+    before = dicoms.ncct(tmp_path, number=2)
+    after = dicoms.ncct(tmp_path, number=9, slice_mm=2.5, slices=58, AcquisitionTime="134500")
+    chosen, made = _chosen(before, after)
+    assert not chosen
+    assert made.open[0].reason == "acquired 193 minutes apart: which one is the baseline?"
+
+
 def test_two_maps_of_one_name_are_left_to_a_person(tmp_path):
     groups = [dicoms.perfusion_map(tmp_path, "TMAX", 3.0, number=n) for n in (24, 25)]
     chosen, made = _chosen(*groups)

@@ -1,5 +1,6 @@
 """`rlvo dicom` as a whole: a folder as a PACS exports it becomes a dataset, and nothing leaks."""
 
+import gzip
 import json
 import os
 import shutil
@@ -104,9 +105,9 @@ def test_no_text_of_the_headers_reaches_the_dataset(convert, study, words, tmp_p
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(files) == 8
     for path in files:
-        content = (
-            nib.load(path).header.binaryblock if path.name.endswith(".gz") else path.read_bytes()
-        )
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = content[:20] + gzip.decompress(content)
         for text in (
             b"lanted",
             b"LANTED",
@@ -146,7 +147,8 @@ def test_identifiers_and_dates_come_from_a_secret_outside_the_dataset(convert, t
         assert when - pd.Timedelta(days=days) == pd.Timestamp(times[original])
     assert links["days"].nunique() == 2
     secret = (tmp_path / "data_private/secret.key").read_text().strip()
-    assert os.stat(tmp_path / "data_private/secret.key").st_mode & 0o077 == 0
+    for path in ("", "secret.key", "patients.csv", "series.csv"):
+        assert os.stat(tmp_path / "data_private" / path).st_mode & 0o077 == 0, path
     for path in (tmp_path / "data").rglob("*"):
         assert path.is_dir() or secret.encode() not in path.read_bytes()
     # the same secret gives the same names in another dataset; another secret others

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from rlvo_lib import storage
@@ -37,6 +38,7 @@ PREFERRED = {
     "cta": Preference(thinnest_mm=0.3, thickest_mm=3.0, usual_mm=1.25),
 }
 SAME_MM = 0.06  # thicknesses that differ by less are one
+APART_MIN = 60.0  # scans further apart are not reconstructions of one: before and after a treatment
 
 
 @dataclass(frozen=True)
@@ -224,11 +226,26 @@ def _best(scan: str, stacks: list[Stack]) -> tuple[list[Stack], str]:
         return known, (
             f"no slices of {want.thinnest_mm:g} to {want.thickest_mm:g} mm: is one of these good enough?"
         )
+    apart = _minutes_apart(fitting)
+    if apart > APART_MIN:
+        return fitting, f"acquired {apart:.0f} minutes apart: which one is the baseline?"
     thinnest = min(stack.thickness_mm for stack in fitting)
     best = [stack for stack in fitting if stack.thickness_mm - thinnest < SAME_MM]
     if len(best) == 1:
         return best, ""
     return best, f"{len(best)} stacks of {thinnest:g} mm with a soft kernel"
+
+
+def _minutes_apart(stacks: list[Stack]) -> float:
+    """Between the first and the last of some scans, where the files say when they were made."""
+    times = []
+    for stack in stacks:
+        first = min(stack.headers, key=lambda header: (header.date or "9", header.time or "9"))
+        try:
+            times.append(datetime.strptime(first.date + first.time[:4], "%Y%m%d%H%M"))
+        except ValueError:
+            continue
+    return (max(times) - min(times)).total_seconds() / 60 if times else 0.0
 
 
 def _why(scan: str, stack: Stack, own: list[Stack]) -> str:

@@ -157,8 +157,11 @@ def _secret(out: Path, private: Path) -> bytes:
             f"{secret_path}: is missing, but {out} was begun with a secret; allowed: --private and the "
             "folder that was used then"
         )
-    private.mkdir(parents=True, exist_ok=True)
-    os.chmod(private, 0o700)
+    try:
+        if not private.exists():
+            private.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"cannot write {private}: {error.strerror or error}") from error
     secret = deidentify.read_secret(private)
     if kept and kept != _check_of(secret):
         raise InputError(f"{secret_path}: {out} was begun with another secret; allowed: that one")
@@ -358,6 +361,8 @@ def _write_private(
         ("series.csv", report.series_table(works)),
     ):
         storage.write_csv(private / file, _merged(private / file, table, names))
+    for path in private.glob("*.csv"):
+        path.chmod(0o600)
 
 
 def _write_report(out: Path, works: Sequence[Work], secret: bytes) -> None:
