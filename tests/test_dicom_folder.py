@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from rlvo_lib import cli, dataset, dicom, validation
 from rlvo_lib.config import InputError
+from rlvo_lib.dicom import sources
 
 
 @pytest.fixture
@@ -95,7 +96,11 @@ def test_voxels_lie_where_the_headers_say_and_hold_hu(convert, exported, tmp_pat
 
 def test_no_text_of_the_headers_reaches_the_dataset(convert, study, words, tmp_path):
     source = tmp_path / "in"
-    planted = dicoms.PLANTED | {"SeriesDescription": "../../HEAD Planted WITHOUT\n=1+1"}
+    planted = dicoms.PLANTED | {
+        "SeriesDescription": "../../HEAD Planted WITHOUT\n=1+1",
+        "ConvolutionKernel": "H31s Planted",
+        "Manufacturer": "SIEMENS Planted Hospital",
+    }
     dicoms.ncct(source, patient="../../PLANTED-007", **planted)
     dicoms.cta(source, patient="../../PLANTED-007", **planted | {
         "ContrastBolusAgent": "Planted agent", "SeriesDescription": "CTA @Planted"})  # fmt: skip
@@ -372,6 +377,16 @@ def test_two_people_under_one_series_or_identifier_are_refused(convert, tmp_path
     assert "2 dates of birth" in work.failed[""] and not work.made
 
 
+def test_what_was_made_goes_when_the_patient_turns_out_to_be_two(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", PatientBirthDate="19400101")
+    convert(tmp_path / "in")
+    assert len(list((tmp_path / "data").rglob("*.nii.gz"))) == 1
+    dicoms.cta(tmp_path / "in", PatientBirthDate="19500101")
+    assert not convert(tmp_path / "in").in_order
+    assert not list((tmp_path / "data").rglob("sub-*_*"))
+    assert not (tmp_path / "data/participants.tsv").exists()
+
+
 def test_files_without_an_identifier_need_a_name(convert, tmp_path):
     dicoms.ncct(tmp_path / "in", PatientID="")
     (work,) = convert(tmp_path / "in").works
@@ -491,6 +506,35 @@ def test_archives_are_read_and_hostile_ones_are_not(convert, tmp_path):
     assert set(said) == {"evil.zip", "evil.tar", "broken.tar.gz"}
     assert "leads out of it" in said["evil.zip"] and "leads out of it" in said["evil.tar"]
     assert not list(tmp_path.rglob("evil.dcm"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_claims_too_much_is_refused_before_unpacking(tmp_path, monkeypatch, kind):
+    (tmp_path / "zeros").write_bytes(bytes(5_000_000))
+    archive = tmp_path / f"bomb.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.write(tmp_path / "zeros", "zeros")
+    else:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(tmp_path / "zeros", "zeros")
+    monkeypatch.setattr(sources, "MAX_ARCHIVE_BYTES", 4_000_000)
+    with pytest.raises(InputError, match="claims 0.0 GB in 1 files; allowed"):
+        sources.unpacked(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_in_archives_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr(link, "/etc/passwd")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "link", "link")
+    for name in ("a.zip", "a.tar"):
+        with pytest.raises(InputError, match="leads out of it"):
+            sources.unpacked(tmp_path / name, tmp_path / "out")
 
 
 def test_links_that_lead_out_are_not_followed(convert, tmp_path):

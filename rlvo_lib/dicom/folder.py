@@ -237,11 +237,14 @@ def _convert_patient(
     code: str,
 ) -> Work:
     """Convert the chosen scans of one patient; what fails is kept in ``work.failed``."""
-    if work.failed:
-        return work
     name = work.participant_id
     path = _record_path(private, name)
     old = storage.read_json(path) if path.exists() else {}
+    if work.failed:  # refused as a whole: nothing of an earlier run may stay
+        if old:
+            _remove_stale(out, old["files"], {})
+            storage.write_json(path, {"key": "", "files": {}, "made": {}, "failed": {}, "when": ""})
+        return work
     key = _key(work, code)
     if old.get("key") == key and _intact(out, old["files"]) and not old["failed"]:
         work.made, work.unchanged = old["made"], True
@@ -406,6 +409,7 @@ def _write_table(out: Path, private: Path, words: Dictionary) -> list[str]:
         rows = set(dataset.read_table(out).rows["participant_id"])
         return sorted(set(records) - rows)
     if not records:
+        path.unlink(missing_ok=True)  # nobody is left in it
         return []
     columns: dict[str, Any] = {"participant_id": list(records)}
     if WHEN in words:
