@@ -52,6 +52,7 @@ def cohort_flags(table: pd.DataFrame) -> dict[str, list[str]]:
     registration to the template, or of the CTA to the NCCT, lies over `OUTLIER_SDS` robust SDs above
     the median.
 
+    >>> import numpy as np
     >>> import pandas as pd
     >>> costs = pd.DataFrame({"registration_cost": [*np.linspace(0.1, 0.2, 30), 0.9]})
     >>> cohort_flags(costs)
