@@ -104,8 +104,8 @@ def graph(
         measures[f"tortuosity_{name}"] = _tortuosity(segments[segments["side"] == name])
     stenoses = find_stenoses(points, segments) if len(points) else pd.DataFrame(columns=STENOSES)
     found: dict[str, Any] = {}
-    if frame is not None and len(points):
-        found = find_occlusion(points, segments, frame)
+    if frame is not None and cta is not None and len(points):
+        found = find_occlusion(points, segments, frame, np.asarray(cta), affine)
     return VesselGraph(points, segments, stenoses, found, measures, notes)
 
 
