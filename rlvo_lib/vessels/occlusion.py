@@ -18,15 +18,16 @@ import pandas as pd
 from rlvo_lib.head import HeadFrame
 
 LEAST_RADIUS_MM = 1.2
-LEAST_SHARE = 0.35  # of the wide arteries' enhancement; a standing column of contrast is dim
+LEAST_SHARE, MOST_SHARE = 0.35, 1.2  # of the wide arteries' enhancement; a standing column of contrast is dim
 LAST_MM, DIRECTION_MM = 6.0, 4.0  # of a centre line, where its calibre and its direction are taken
 LATERAL_MM = (4.0, 50.0)  # from the midline
+TIP_SHARE = 0.8  # a skeleton ends so many radii before the tip
 DARK_HU, BONE_HU = 120.0, 300.0
 AHEAD_MM = 5.0
 DOWN_MM = 10.0  # a proximal end leads down by at least so much
-GAP_MM, GAP_SHARE = 10.0, 0.7
-MIRROR_MM, MISSING_MM = 14.0, 4.0
-LEAST_SCORE = 0.2
+GAP_MM, GAP_SHARE = 13.0, 0.7
+MIRROR_MM, MISSING_MM, ENOUGH_MM = 14.0, 4.0, 8.0
+LEAST_SCORE = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def find_occlusion(
     arterial = float(np.percentile(points["hu"][wide], 85)) - brain
     lines = points.assign(share=(points["hu"] - brain) / max(arterial, 1.0))
     lines["component"] = lines["segment"].map(segments.set_index("segment")["component"])
+    steps = lines.groupby("segment")["arc_mm"].diff()
+    lines["step_mm"] = steps.fillna(0.0)
     to_head = np.linalg.inv(frame.affine)
     head = lines[["x", "y", "z"]].to_numpy(float) @ to_head[:3, :3].T + to_head[:3, 3]
     ends = _ends(lines, segments, to_head)
@@ -91,7 +94,7 @@ def _ends(lines: pd.DataFrame, segments: pd.DataFrame, to_head: np.ndarray) -> l
             length = float(np.linalg.norm(at[0] - back))
             direction = (at[0] - back) / length if length > 0 else np.zeros(3)
             radius = float(last["radius_mm"].median())
-            tip = at[0] + direction * radius
+            tip = at[0] + direction * TIP_SHARE * radius
             head = to_head[:3, :3] @ tip + to_head[:3, 3]
             turned = to_head[:3, :3] @ direction
             share = float(last["share"].median())
@@ -104,7 +107,7 @@ def _score(
     cta: np.ndarray, affine: np.ndarray,
 ) -> float:  # fmt: skip
     """0 to 1: how much an end looks like an occlusion of its vessel."""
-    if end.radius_mm < LEAST_RADIUS_MM or end.share < LEAST_SHARE:
+    if end.radius_mm < LEAST_RADIUS_MM or not LEAST_SHARE < end.share < MOST_SHARE:
         return 0.0
     if not LATERAL_MM[0] < abs(end.head[0]) < LATERAL_MM[1]:
         return 0.0
@@ -114,7 +117,7 @@ def _score(
         return 0.0
     missing = _missing(end, lines, head)
     calibre = min(1.0, end.radius_mm / 1.6)
-    return float(calibre * min(1.0, end.share / 0.6) * (0.4 + 0.6 * missing))
+    return float(calibre * min(1.0, end.share / 0.6) * (0.2 + 0.8 * missing))
 
 
 def _dark_ahead(end: _End, cta: np.ndarray, affine: np.ndarray) -> bool:
@@ -143,32 +146,35 @@ def _leads_down(end: _End, lines: pd.DataFrame, head: np.ndarray) -> bool:
 def _goes_on(end: _End, ends: list[_End]) -> bool:
     """Whether another wide end, as bright, faces this one across a short gap."""
     for other in ends:
-        if other is end or other.radius_mm < 0.7 * LEAST_RADIUS_MM:
+        gap = other.head - end.head
+        length = float(np.linalg.norm(gap))
+        alike = other.radius_mm > 0.6 * end.radius_mm and other.share > GAP_SHARE * end.share
+        if other is end or length > GAP_MM or not alike:
             continue
-        gap = float(np.linalg.norm(other.head - end.head))
-        if gap < GAP_MM and other.share > GAP_SHARE * end.share:
-            if float(other.direction @ end.direction) < 0:
-                return True
+        ahead = float(gap @ end.direction) > 0.3 * length
+        if ahead and float(other.direction @ end.direction) < 0:
+            return True
     return False
 
 
 def _missing(end: _End, lines: pd.DataFrame, head: np.ndarray) -> float:
-    """Share of the other side's wide arteries beyond the mirrored tip that this side lacks."""
+    """How much of the other side's wide arteries around the mirrored tip this side lacks, 0 to 1."""
     from scipy.spatial import cKDTree
 
     mirrored = head * [-1, 1, 1]
     other = (head[:, 0] * end.head[0] < 0) & (lines["radius_mm"] > 0.9).to_numpy()
     other &= np.abs(head[:, 0]) > LATERAL_MM[0]
     beyond = mirrored - end.head
-    other &= (np.linalg.norm(beyond, axis=1) < MIRROR_MM) & (beyond @ end.direction > 1.0)
+    other &= np.linalg.norm(beyond, axis=1) < MIRROR_MM
     if other.sum() < 3:
         return 0.0
-    bright = (lines["share"] > GAP_SHARE * end.share).to_numpy()
+    usual = float(lines["share"][other].median())
+    bright = (lines["share"] > 0.6 * usual).to_numpy()
     same = bright & (head[:, 0] * end.head[0] > 0)
     if not same.any():
         return 1.0
     away = cKDTree(head[same]).query(mirrored[other])[0]
-    return float(np.mean(away > MISSING_MM))
+    return min(1.0, float(lines["step_mm"][other][away > MISSING_MM].sum()) / ENOUGH_MM)
 
 
 def _segment(end: _End, lines: pd.DataFrame, head: np.ndarray) -> str:
