@@ -246,7 +246,23 @@ def cohort(rows: list[dict], folder: Path, patients: int = 599) -> None:
     )
 
 
-PARTS = {"ratios": ratios, "clinical": clinical, "cohort": cohort}
+def vessels_against_frangi(rows: list[dict], folder: Path) -> None:
+    """The shape filter of the segmentation against scikit-image's `frangi`, each in its own process."""
+    import vessels
+
+    for row in vessels.compare().to_dict("records"):
+        what = (
+            f"vesselness of 256 x 256 x 200 voxels, scales {row['scales_mm']} mm: {row['method']}"
+        )
+        rows.append({"what": what, "seconds": row["seconds"], "peak_gib": row["mib"] / 1024})
+
+
+PARTS = {
+    "ratios": ratios,
+    "vessels": vessels_against_frangi,
+    "clinical": clinical,
+    "cohort": cohort,
+}
 
 
 def main(out: Path, parts: list[str]) -> None:

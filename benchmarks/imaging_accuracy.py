@@ -43,7 +43,7 @@ def measure(part: str, dataset: Path, patient: str, other: str, out: Path) -> No
     if part == "vessels":
         rows = [vessel_accuracy.measure(dataset, patient)]
     elif part == "registration":
-        scans = registration_accuracy._scans(dataset, other)
+        scans = registration_accuracy.scans_of(dataset, other)
         rows = registration_accuracy.patient_rows(dataset, patient, scans)
     else:
         latents = pd.read_csv(dataset / "derivatives" / "truth" / "latents.csv", index_col=0)
@@ -61,6 +61,21 @@ def table(part: str, dataset: Path) -> pd.DataFrame:
     if todo:
         workers.run(measure, todo, workers=2, label=f"{part}, {dataset.name}")
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+
+
+#: What was asked of the vessels (`vessel_accuracy.summarise`).
+VESSELS_ASKED = {"dice": 0.85, "cldice": 0.9, "side_right": 0.98, "within_5_mm": 0.9}
+
+
+def vessel_rows(found: pd.DataFrame) -> list[dict]:
+    """The summary of all patients, a row a measure."""
+    summary = vessel_accuracy.summarise(found)
+    counts = {"side_right": summary["m1_ica"], "within_5_mm": summary["m1_ica"]}
+    return [
+        {"part": "vessels", "grid": "fine", "measure": name, "value": value}
+        | {"n": counts.get(name, len(found)), "asked": VESSELS_ASKED.get(name, np.nan)}
+        for name, value in summary.items()
+    ]
 
 
 def perfusion_rows(found: pd.DataFrame, grid: str) -> list[dict]:
@@ -94,7 +109,7 @@ def main(out: Path, fine: int, cohort: int) -> None:
     rows: list[dict] = []
     vessels = table("vessels", datasets["fine"])
     storage.write_csv(out / "vessels.csv", vessels.round(4))
-    rows += vessel_accuracy.rows(vessels)
+    rows += vessel_rows(vessels)
     for grid, dataset in datasets.items():
         perfusion = table("perfusion", dataset)
         storage.write_csv(out / f"perfusion_{grid}.csv", perfusion_accuracy.summary(perfusion))

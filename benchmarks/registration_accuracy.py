@@ -85,7 +85,7 @@ def errors(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
     return out
 
 
-def _scans(dataset: Path, patient: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def scans_of(dataset: Path, patient: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     paths = {s: dataset / patient / "ct" / f"{patient}_{s}.nii.gz" for s in ("ncct", "cta")}
     return {s: images.load_ct(path) for s, path in paths.items() if path.is_file()}
 
@@ -111,7 +111,7 @@ def patient_rows(dataset: Path, patient: str, other: dict, seed: int = 0) -> lis
              "value": v} for m, v in values.items()
         )  # fmt: skip
 
-    scans, true = _scans(dataset, patient), true_affine(dataset, patient)
+    scans, true = scans_of(dataset, patient), true_affine(dataset, patient)
     for scan, (array, affine) in scans.items():
         for kind in KINDS:
             start = time.process_time()
@@ -233,7 +233,7 @@ def main(dataset: Path, out: Path, most: int | None = None) -> None:
     patients = sorted(path.name for path in dataset.glob("sub-*"))[:most]
     rows: list[dict] = []
     for k, patient in enumerate(patients):
-        rows += patient_rows(dataset, patient, _scans(dataset, patients[(k + 1) % len(patients)]))
+        rows += patient_rows(dataset, patient, scans_of(dataset, patients[(k + 1) % len(patients)]))
     rows += scanner_rows(dataset) + solver_rows(dataset)
     table = pd.DataFrame(rows)
     out.parent.mkdir(parents=True, exist_ok=True)

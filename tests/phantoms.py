@@ -75,13 +75,13 @@ def template_hu(shape, affine, head=None, seed: int | None = 0, noise=5.0) -> np
     return hu
 
 
-def arteries(shape, affine, head=None) -> np.ndarray:
+def arteries(shape, affine, head=None, carotid_mm: float = 3.6) -> np.ndarray:
     """Mask of a simple arterial tree: carotid ends, M1 (3 mm) and two M2 (2.4 mm) a side, A2."""
     head = np.eye(4) if head is None else head
     mask = np.zeros(shape, bool)
     for s in (-1, 1):
         ends = [
-            ((10 * s, 10, -108), (10 * s, 12, -95), 3.6),
+            ((10 * s, 10, -108), (10 * s, 12, -95), carotid_mm),
             ((10 * s, 12, -95), (32 * s, 8, -92), 3.0),
             ((32 * s, 8, -92), (44 * s, 5, -78), 2.4),
             ((44 * s, 5, -78), (47 * s, -10, -62), 2.4),
@@ -121,6 +121,37 @@ def cta_hu(head=None, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     hu = head_hu(shape, affine, head, seed=None)
     hu = hu + blurred * (370 - np.clip(hu, None, 370))
     hu += np.random.default_rng(seed).normal(0, 12, shape).astype(np.float32)
+    return hu.astype(np.float32), affine, truth
+
+
+FINE_CTA = ((188, 226, 76), np.diag([0.8, 0.8, 0.8, 1.0]))
+FINE_CTA[1][:3, 3] = [-75, -90, -112]
+
+
+def fine_cta_hu(
+    seed: int = 0, bone=None, dark=None, contrast_hu: float = 340.0, carotid_mm: float = 3.6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A CTA of 0.8 mm in HU, its affine and the mask of the arterial tree of `arteries`.
+
+    bone : ((x, y, z), (x, y, z)) corners of a block of bone (700 HU), head mm; the arteries run through
+    it. dark : a box of the same form within which the arteries do not fill.
+    """
+    shape, affine = FINE_CTA
+    axes = [np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(shape)]
+
+    def box(corners):
+        inside = [(p >= a) & (p <= b) for p, a, b in zip(axes, *corners, strict=True)]
+        return np.ix_(*inside)
+
+    truth = arteries(shape, affine, carotid_mm=carotid_mm)
+    hu = head_hu(shape, affine, seed=None)
+    if bone is not None:
+        hu[box(bone)] = 700
+    if dark is not None:
+        truth[box(dark)] = False
+    hu[truth] = 35 + contrast_hu
+    hu = ndimage.gaussian_filter(hu, 0.6 / 0.8)
+    hu += np.random.default_rng(seed).normal(0, 15, shape).astype(np.float32)
     return hu.astype(np.float32), affine, truth
 
 

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from phantoms import NCCT, fine_cta_hu, head_hu
 from scipy.spatial import cKDTree
 
 from rlvo_lib import vessels
+from rlvo_lib.head import head_frame
 
 SPACING = 0.6
 
@@ -111,3 +113,24 @@ def test_the_same_mask_gives_the_same_graph_in_any_stored_order():
     assert one.measures["vessel_length_mm"] == pytest.approx(
         two.measures["vessel_length_mm"], rel=0.05
     )
+
+
+def test_an_occluded_middle_cerebral_artery_is_found_where_it_ends():
+    hu, affine, _ = fine_cta_hu(dark=((22, -60, -120), (90, 60, -40)))
+    frame = head_frame(head_hu(*NCCT), NCCT[1])
+    graph = vessels.graph(vessels.segment(hu, affine, frame), affine, hu, frame)
+    found = graph.occlusion
+    assert found["side"] == "right" and found["segment"] == "M1" and found["score"] > 0.5
+    assert np.linalg.norm([found["x"] - 22, found["y"] - 10, found["z"] + 93.5]) < 3
+    assert graph.measures["vessel_left_ml"] > 1.5 * graph.measures["vessel_right_ml"]
+    json.dumps(graph.summary(), allow_nan=False)
+
+
+def test_a_whole_tree_has_no_occlusion_and_tubes_of_known_calibre():
+    hu, affine, truth = fine_cta_hu()
+    graph = vessels.graph(truth, affine, hu, head_frame(head_hu(*NCCT), NCCT[1]))
+    assert graph.summary()["occlusion_side"] == "none" and graph.stenoses.empty
+    m1 = graph.points[
+        (graph.points.x.abs() > 15) & (graph.points.x.abs() < 28) & (graph.points.z < -85)
+    ]
+    assert m1.radius_mm.median() == pytest.approx(1.5, abs=0.2)

@@ -199,6 +199,15 @@ def _find_vessels(task: Task, patient: Patient) -> None:
     patient.qc |= {name: value for name, value in found.items() if not isinstance(value, list)}
     patient.qc["stenoses_found"] = len(tree.stenoses)
     patient.flags += tree.notes
+    if cta is not None:
+        phase = vessels.contrast_phase(cta[0], affine, mask, frame)
+        patient.qc |= {k: phase[k] for k in ("arterial_hu", "venous_hu", "venous_ratio")}
+        if phase["poor_opacification"]:
+            patient.flags.append(f"poor opacification: arteries at {phase['arterial_hu']:.0f} HU")
+        if phase["late_phase"]:
+            patient.flags.append(
+                f"late contrast phase: veins at {phase['venous_ratio']:.2f} of arteries"
+            )
 
 
 # ------------------------------------------------------------------------------------------------ channels

@@ -18,10 +18,13 @@ import pandas as pd
 from rlvo_lib.head import HeadFrame
 
 LEAST_RADIUS_MM = 1.2
-LEAST_SHARE, MOST_SHARE = 0.35, 1.2  # of the wide arteries' enhancement; a standing column of contrast is dim
+LEAST_SHARE, MOST_SHARE = (
+    0.35,
+    1.2,
+)  # of the wide arteries' enhancement; a standing column of contrast is dim
 LAST_MM, DIRECTION_MM = 6.0, 4.0  # of a centre line, where its calibre and its direction are taken
 LATERAL_MM = (4.0, 50.0)  # from the midline
-TIP_SHARE = 0.8  # a skeleton ends so many radii before the tip
+TIP_SHARE = 0.5  # a skeleton ends so many radii before the tip
 DARK_HU, BONE_HU = 120.0, 300.0
 AHEAD_MM = 5.0
 DOWN_MM = 10.0  # a proximal end leads down by at least so much
