@@ -9,7 +9,7 @@ dice              2 TP / (2 TP + FN + FP) over arteries of at least 1.5 mm. TP a
                   1 of the true mask) whose vessel, by the nearest wall of the true tree, has there a radius of 0.75 mm or more
                   (after stenoses), found and missed. FP: found voxels that are none of the true mask. Neither right nor
                   wrong are found voxels of thinner arteries and, since a mask's edge is a matter of half a voxel, those within
-                  1 mm of the wall of a thinner artery and nearer to it than to a wide one; and clot and tangles (levels 2, 3).
+                  1 mm (a voxel if larger) of the wall of a thinner artery and nearer to it than to a wide one; and clot and tangles (levels 2, 3).
                   No artery is left out for being faint: those that fill through collaterals count.
 dice_visible      the same, but arteries with under 60 HU of contrast are neither right nor wrong.
 cldice            Shit et al., CVPR 2021: harmonic mean of the share of the found centre line that lies in wide true arteries
@@ -76,7 +76,8 @@ def overlap(
     hit = found[tuple(places.T)]
     loose = np.argwhere(found & (truth == 0))
     beside, outside = owners(_world(loose, affine), tree)
-    neutral = (radius[beside] < WIDE_MM) & (outside < RIM_MM)
+    rim = max(RIM_MM, float(images.voxel_sizes(affine).max()))
+    neutral = (radius[beside] < WIDE_MM) & (outside < rim)
     false = int(np.count_nonzero(~neutral))
 
     def dice(counted: np.ndarray) -> float:

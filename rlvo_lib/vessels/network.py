@@ -91,11 +91,8 @@ def graph(
     points = points.assign(side=_sides(points[["x", "y", "z"]].to_numpy(float), frame))
     if cta is not None:
         points["hu"] = _values(np.asarray(cta), affine, points)
-    side = (
-        points.groupby("segment")["side"].agg(lambda s: s.mode().iloc[0]) if len(points) else None
-    )
     segments = segments.assign(
-        side=segments["segment"].map(side) if side is not None else pd.Series(dtype=object),
+        side=_side_of_segments(points, len(segments)),
         tortuosity=segments["length_mm"] / segments["chord_mm"].clip(lower=1e-3) - 1,
     )
     measures["vessel_components"] = float(segments["component"].nunique())
@@ -131,6 +128,13 @@ def _sides(world: np.ndarray, frame: HeadFrame | None) -> np.ndarray:
     if not len(world):
         return np.array([], dtype=object)
     return np.where(_lateral(world, frame) > 0, "right", "left").astype(object)
+
+
+def _side_of_segments(points: pd.DataFrame, count: int) -> np.ndarray:
+    """The side on which most points of each segment lie."""
+    right = np.where(points["side"] == "right", 1.0, -1.0)
+    balance = np.bincount(points["segment"].to_numpy(int), weights=right, minlength=count)
+    return np.where(balance > 0, "right", "left").astype(object)
 
 
 def _without_specks(mask: np.ndarray, voxels: float) -> np.ndarray:

@@ -82,26 +82,28 @@ def find_occlusion(
 
 def _ends(lines: pd.DataFrame, segments: pd.DataFrame, to_head: np.ndarray) -> list[_End]:
     """All loose ends, their tip a radius beyond the skeleton's, which stops short of it."""
-    met = pd.concat([segments["start"], segments["end"]]).value_counts()
-    nodes = segments.set_index("segment")
+    nodes = segments[["start", "end"]].to_numpy()
+    met = np.bincount(nodes.ravel())
+    values = lines[["x", "y", "z", "arc_mm", "radius_mm", "share"]].to_numpy(float)
+    owner, component = lines["segment"].to_numpy(), lines["component"].to_numpy()
     found = []
-    for number, line in lines.groupby("segment", sort=True):
-        for which in ("start", "end"):
-            if met[nodes.loc[number, which]] != 1:
+    for number, pair in zip(segments["segment"].to_numpy(), nodes, strict=True):
+        rows = np.arange(*np.searchsorted(owner, (number, number + 1)))
+        for node, order in zip(pair, (rows, rows[::-1]), strict=True):
+            if met[node] != 1:
                 continue
-            part = line if which == "start" else line.iloc[::-1]
-            away = np.abs(part["arc_mm"].to_numpy() - part["arc_mm"].iloc[0])
-            last = part[away <= LAST_MM]
-            at = part[["x", "y", "z"]].to_numpy(float)
-            back = at[min(len(at) - 1, int(np.searchsorted(away, DIRECTION_MM)))]
-            length = float(np.linalg.norm(at[0] - back))
-            direction = (at[0] - back) / length if length > 0 else np.zeros(3)
-            radius = float(last["radius_mm"].median())
-            tip = at[0] + direction * TIP_SHARE * radius
+            part = values[order]
+            away = np.abs(part[:, 3] - part[0, 3])
+            radius, share = np.median(part[away <= LAST_MM, 4:], axis=0)
+            back = part[min(len(part) - 1, int(np.searchsorted(away, DIRECTION_MM))), :3]
+            length = float(np.linalg.norm(part[0, :3] - back))
+            direction = (part[0, :3] - back) / length if length > 0 else np.zeros(3)
+            tip = part[0, :3] + direction * TIP_SHARE * radius
             head = to_head[:3, :3] @ tip + to_head[:3, 3]
             turned = to_head[:3, :3] @ direction
-            share = float(last["share"].median())
-            found.append(_End(tip, head, turned, radius, share, int(part["component"].iloc[0])))
+            found.append(
+                _End(tip, head, turned, float(radius), float(share), int(component[rows[0]]))
+            )
     return found
 
 

@@ -3,7 +3,7 @@
 Common to all scans, on blocks of about 3 mm (`space`): the intracranial space, thick bone, where the
 dural sinuses and deep veins run, the brain's HU and the noise.
 
-Voxels of at most 1.1 mm (finer than 0.55 mm are averaged to 0.6 mm for the work):
+Voxels of at most 1.6 mm (finer than 0.55 mm are averaged to 0.6 mm for the work):
 
 1. enhancement of the wide arteries, from lumens at least 2.4 mm wide near the carotids;
 2. bone: brighter than these by a third and large, or part of the thick vault; nothing within 1.8 mm
@@ -31,15 +31,16 @@ from rlvo_lib.vessels.skullbase import lumens
 from rlvo_lib.vessels.space import Space, bounding_box, large, skull_base, surroundings, within
 from rlvo_lib.vessels.vesselness import tubeness
 
-FINE_MM = 1.1  # up to this voxel edge, arteries are told by their shape as well
+FINE_MM = 1.6  # up to this voxel edge, arteries are told by their shape as well
 TOO_FINE_MM, WORK_MM = 0.55, 0.6
 
 SMOOTH_MM, EDGE_SIGMA_MM = 0.6, 0.4
+COARSER = 6.0  # and so much longer for each mm of a voxel over 0.6: noise clots are of voxels
 PLAIN_HU, PLAIN_MM = 60.0, 1.5  # contrast that makes what lies so near to a tube a part of it
 TUBE_SHARE = 0.1  # a tube's tubeness is 0.37 of its contrast at most, a sheet's is none
 DIM_SDS, TUBE_SDS = 0.7, 0.3  # least contrast and tubeness of a vessel, in noise SD of a voxel
 TUBE_SCALES_MM = (0.9, 1.3)
-LEAST_MM = 12.0  # diagonal of the box around a vessel
+LEAST_MM, LEAST_TUBE = 12.0, 10  # diagonal of the box around a vessel; its voxels that are tubes
 RIM_MM = 1.8
 BONE_MM3 = 200.0
 VAULT_HU = 150.0
@@ -96,7 +97,8 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     def on(mask: np.ndarray) -> np.ndarray:
         return within(mask, space.affine, work.shape, affine)
 
-    sharp = ndimage.gaussian_filter(work, EDGE_SIGMA_MM / size, truncate=3.0)
+    few = EDGE_SIGMA_MM < 0.35 * size.min()  # a kernel so narrow would do nothing
+    sharp = work if few else ndimage.gaussian_filter(work, EDGE_SIGMA_MM / size, truncate=3.0)
     smooth = ndimage.gaussian_filter(work, SMOOTH_MM / size, truncate=3.0)
     base = skull_base(space)
     arterial = arterial_contrast(sharp, on(space.clear & base), size)
@@ -105,7 +107,7 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     dense = smooth > max(1.35 * arterial, arterial + 80)
     bone = large(dense, BONE_MM3 / np.prod(size))
     hard = bone | (on(space.bone) & (smooth > VAULT_HU))
-    rim = ndimage.distance_transform_edt(~hard, sampling=size) < RIM_MM
+    rim = _within_reach(hard, RIM_MM, size)
     candidate = on(space.around & ~space.veins) & ~rim & (smooth > DIM_SDS * space.noise_hu)
     tube = np.zeros(work.shape, np.float32)
     tube[candidate] = tubeness(np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM)
@@ -138,17 +140,25 @@ def arterial_contrast(smooth: np.ndarray, where: np.ndarray, size: np.ndarray) -
     return float(np.percentile(values, 90)) if len(values) >= 50 else float("nan")
 
 
+def _within_reach(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
+    """Voxels within `mm` of a mask; of coarse voxels, those that touch it."""
+    from scipy import ndimage
+
+    if size.min() > 0.6 * mm:
+        return ndimage.binary_dilation(mask, structure=np.ones((3, 3, 3)))
+    return ndimage.distance_transform_edt(~mask, sampling=size) < mm
+
+
 def _long(found: np.ndarray, tube: np.ndarray, size: np.ndarray) -> np.ndarray:
     """The connected parts that are long, and not all blob."""
     from scipy import ndimage
 
     labels, n = ndimage.label(found, structure=np.ones((3, 3, 3)))
-    keep = np.zeros(n + 1, dtype=bool)
-    for k, part in enumerate(ndimage.find_objects(labels), start=1):
-        extent = np.linalg.norm([(s.stop - s.start) * mm for s, mm in zip(part, size, strict=True)])
-        keep[k] = extent > LEAST_MM
-    places = labels[found]
-    keep &= np.bincount(places[tube[found]], minlength=n + 1) > 10
+    boxes = ndimage.find_objects(labels)
+    keep = np.bincount(labels[found & tube], minlength=n + 1) > LEAST_TUBE
+    for k in np.flatnonzero(keep):
+        spans = [s.stop - s.start for s in boxes[k - 1]]
+        keep[k] = np.linalg.norm(spans * size) > LEAST_MM + COARSER * (size.min() - WORK_MM)
     return keep[labels]
 
 

@@ -18,8 +18,12 @@ def find_stenoses(points: pd.DataFrame, segments: pd.DataFrame) -> pd.DataFrame:
     or the end of a wide one is no narrowing.
     """
     rows = []
-    for number, line in points.groupby("segment", sort=True):
-        arc, radius = line["arc_mm"].to_numpy(), line["radius_mm"].to_numpy()
+    values = points[["x", "y", "z", "arc_mm", "radius_mm"]].to_numpy(float)
+    owner, sides = points["segment"].to_numpy(), points["side"].to_numpy()
+    long = segments["length_mm"].to_numpy() > 2 * REACH_MM[0] + 3
+    for number in segments["segment"].to_numpy()[long]:
+        first, stop = np.searchsorted(owner, (number, number + 1))
+        arc, radius = values[first:stop, 3], values[first:stop, 4]
         for i in _narrow_places(arc, radius):
             away = arc - arc[i]
             before = radius[(away <= -REACH_MM[0]) & (away >= -REACH_MM[1])]
@@ -29,13 +33,10 @@ def find_stenoses(points: pd.DataFrame, segments: pd.DataFrame) -> pd.DataFrame:
             reference = min(np.median(before), np.median(behind))
             degree = 1 - radius[i] / reference
             if reference >= LEAST_REFERENCE_MM and degree >= LEAST_DEGREE:
-                at = line.iloc[i]
-                rows.append(
-                    (at["x"], at["y"], at["z"], degree, radius[i], reference, number, at["side"])
-                )
-    return pd.DataFrame(rows, columns=STENOSES).sort_values(
-        "degree", ascending=False, ignore_index=True
-    )
+                at = tuple(values[first + i, :3])
+                rows.append((*at, degree, radius[i], reference, number, sides[first + i]))
+    table = pd.DataFrame(rows, columns=STENOSES)
+    return table.sort_values("degree", ascending=False, ignore_index=True)
 
 
 def _narrow_places(arc: np.ndarray, radius: np.ndarray) -> list[int]:
