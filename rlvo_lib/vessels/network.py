@@ -15,6 +15,7 @@ import pandas as pd
 from rlvo_lib.head import HeadFrame, head_frame
 from rlvo_lib.vessels.centreline import centre_lines
 from rlvo_lib.vessels.occlusion import find_occlusion
+from rlvo_lib.vessels.space import bounding_box
 from rlvo_lib.vessels.stenosis import STENOSES, find_stenoses
 
 MOST_ML = 150.0  # all intracranial arteries hold 10 to 25 mL
@@ -140,10 +141,15 @@ def _side_of_segments(points: pd.DataFrame, count: int) -> np.ndarray:
 def _without_specks(mask: np.ndarray, voxels: float) -> np.ndarray:
     from scipy import ndimage
 
-    labels, n = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if not mask.any():
+        return mask
+    box = bounding_box(mask)
+    labels, n = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     keep = np.bincount(labels.ravel(), minlength=n + 1) >= voxels
     keep[0] = False
-    return keep[labels]
+    out = np.zeros_like(mask)
+    out[box] = keep[labels]
+    return out
 
 
 def _values(cta: np.ndarray, affine: np.ndarray, points: pd.DataFrame) -> np.ndarray:

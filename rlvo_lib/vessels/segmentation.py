@@ -43,6 +43,7 @@ TUBE_SCALES_MM = (0.9, 1.3)
 LEAST_MM, LEAST_TUBE = 12.0, 10  # diagonal of the box around a vessel; its voxels that are tubes
 RIM_MM = 1.8
 BONE_MM3 = 200.0
+SLAB = 32
 VAULT_HU = 150.0
 
 WEAK_HU, WEAK_SDS = 60.0, 3.0  # a vessel is so far above the brain, in HU and in noise SD
@@ -97,7 +98,7 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     def on(mask: np.ndarray) -> np.ndarray:
         return within(mask, space.affine, work.shape, affine)
 
-    few = EDGE_SIGMA_MM < 0.35 * size.min()  # a kernel so narrow would do nothing
+    few = 0.35 * size.min() > EDGE_SIGMA_MM  # a kernel so narrow would do nothing
     sharp = work if few else ndimage.gaussian_filter(work, EDGE_SIGMA_MM / size, truncate=3.0)
     smooth = ndimage.gaussian_filter(work, SMOOTH_MM / size, truncate=3.0)
     base = skull_base(space)
@@ -146,7 +147,17 @@ def _within_reach(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
 
     if size.min() > 0.6 * mm:
         return ndimage.binary_dilation(mask, structure=np.ones((3, 3, 3)))
-    return ndimage.distance_transform_edt(~mask, sampling=size) < mm
+    near = np.empty_like(mask)
+    margin = int(np.ceil(mm / size[2])) + 1
+    for first in range(0, mask.shape[2], SLAB):  # the transform holds 30 bytes a voxel
+        low, stop = max(0, first - margin), min(mask.shape[2], first + SLAB)
+        slab = mask[..., low : min(mask.shape[2], stop + margin)]
+        if not slab.any():
+            near[..., first:stop] = False
+            continue
+        away = ndimage.distance_transform_edt(~slab, sampling=size)
+        near[..., first:stop] = away[..., first - low : stop - low] < mm
+    return near
 
 
 def _long(found: np.ndarray, tube: np.ndarray, size: np.ndarray) -> np.ndarray:
