@@ -38,7 +38,9 @@ SMOOTH_MM, EDGE_SIGMA_MM = 0.6, 0.4
 COARSER = 6.0  # and so much longer for each mm of a voxel over 0.6: noise clots are of voxels
 PLAIN_HU, PLAIN_MM = 60.0, 1.5  # contrast that makes what lies so near to a tube a part of it
 TUBE_SHARE = 0.1  # a tube's tubeness is 0.37 of its contrast at most, a sheet's is none
-DIM_SDS, TUBE_SDS = 0.7, 0.3  # least contrast and tubeness of a vessel, in noise SD of a voxel
+DIM_SDS, TUBE_SDS = 0.7, 0.3  # least contrast and tubeness of a vessel, in noise SD of a voxel,
+DIM_HU, TUBE_HU = 12.0, 4.0  # and in HU
+COARSE_MM, COARSE_FACTOR = 1.1, 3.0  # larger voxels: smoothing by 0.6 mm leaves the noise as it is
 TUBE_SCALES_MM = (0.9, 1.3)
 LEAST_MM, LEAST_TUBE = 12.0, 10  # diagonal of the box around a vessel; its voxels that are tubes
 RIM_MM = 1.8
@@ -109,10 +111,12 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     bone = large(dense, BONE_MM3 / np.prod(size))
     hard = bone | (on(space.bone) & (smooth > VAULT_HU))
     rim = _within_reach(hard, RIM_MM, size)
-    candidate = on(space.around & ~space.veins) & ~rim & (smooth > DIM_SDS * space.noise_hu)
+    noise = space.noise_hu * (COARSE_FACTOR if size.min() > COARSE_MM else 1.0)
+    dim, least = max(DIM_HU, DIM_SDS * noise), max(TUBE_HU, TUBE_SDS * noise)
+    candidate = on(space.around & ~space.veins) & ~rim & (smooth > dim)
     tube = np.zeros(work.shape, np.float32)
     tube[candidate] = tubeness(np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM)
-    line = tube > np.maximum(TUBE_SDS * space.noise_hu, TUBE_SHARE * smooth)
+    line = tube > np.maximum(least, TUBE_SHARE * smooth)
     near = ndimage.binary_dilation(line, iterations=int(np.ceil(PLAIN_MM / size.min())))
     found = _long(line | (candidate & near & (smooth > PLAIN_HU)), line, size)
     wide = lumens(sharp, on(base), arterial, found, bone, size)
