@@ -67,8 +67,8 @@ def frangi(hu: np.ndarray, scales_mm: tuple[float, ...]) -> float:
 
 def measure(name: str, scales_mm: tuple[float, ...]) -> dict[str, float]:
     """CPU seconds and peak memory (MiB above the start) of one call, in this process."""
-    import resource
     import time
+    from pathlib import Path
 
     import torch
 
@@ -76,12 +76,18 @@ def measure(name: str, scales_mm: tuple[float, ...]) -> dict[str, float]:
     hu = crop()
     call = {"rlvo": ours, "frangi": frangi}[name]
     call(hu[:20, :20, :20].copy(), scales_mm)  # imports are not timed
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
+    held = _kib("VmRSS")
     begun = time.process_time()
     share = call(hu, scales_mm)
     seconds = time.process_time() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "mib": (peak - held) / 1024, "voxels": share}
+    return {"seconds": seconds, "mib": (_kib("VmHWM") - held) / 1024, "voxels": share}
+
+
+def _kib(name: str) -> int:
+    """A figure of this process's memory, KiB."""
+    with open("/proc/self/status", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def compare(repeats: int = REPEATS):
