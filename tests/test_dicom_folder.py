@@ -80,6 +80,10 @@ def test_a_whole_export_becomes_a_dataset(convert, exported, study, words, tmp_p
     loaded = dataset.load_dataset(tmp_path / "data", study, words)
     assert not loaded.simulated
     faults = validation.validate(tmp_path / "data", study, words, read_scans=True)
+    # The miniature's slabs are as thin as they look.
+    thin = faults["message"].str.contains("a slab that cannot hold|the head is cut off")
+    assert (faults.loc[thin, "severity"] == "warning").all()
+    faults = faults[~thin]
     assert not [m for m in faults["message"] if "nii" in m], faults.to_string()
     assert faults[faults["where"].str.contains("nii", na=False)].empty
 

@@ -9,7 +9,7 @@ from phantoms import CTA, NCCT, PERF, head_hu, perfusion_maps, pose, template_hu
 from realdata import folder
 from scipy.spatial.transform import Rotation
 
-from rlvo_lib import images
+from rlvo_lib import config, dicom, dictionary, images
 from rlvo_lib.config import InputError
 from rlvo_lib.head import head_frame
 from rlvo_lib.registration import (
@@ -510,9 +510,11 @@ def ge_head(tmp_path_factory):
     archive = folder() / "ge_head_ncct.tar.gz"
     if not archive.is_file():
         pytest.skip("real scans not here: set RLVO_REALDATA to their folder")
-    path = tmp_path_factory.mktemp("ge") / "ncct.nii.gz"
-    images.from_dicom(archive, path)
-    return images.load_ct(path)
+    root = tmp_path_factory.mktemp("ge") / "data"
+    study = config.load_study("rlvo")
+    words = dictionary.load(study.dictionary_path)
+    dicom.convert_folder(archive, root, study, words, patient="sub-0001")
+    return images.load_ct(root / "sub-0001" / "ct" / "sub-0001_ncct.nii.gz")
 
 
 def test_a_real_head_is_levelled(ge_head):

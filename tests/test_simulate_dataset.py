@@ -112,7 +112,7 @@ def latents_of(folder):
 
 def header_of(path):
     with gzip.open(path) as file:
-        return images.nib.Nifti1Header(file.read(348), check=False)
+        return nib.Nifti1Header(file.read(348), check=False)
 
 
 # ------------------------------------------------------------------------------------- the format

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlvo_lib.config.errors import InputError
+
 SCAN_KINDS = ("ct", "map", "mask")
 SPACES = ("head", "template")
 ALIGNMENTS = ("symmetry", "rigid", "affine")
@@ -97,16 +99,19 @@ def check_imaging(
     channels: Mapping[str, Channel],
     grid: Grid,
     refuse: Callable[[str, Any, Any], None],
+    where: str,
 ) -> None:
-    """Calls `refuse` (what, value, allowed) at the first entry that makes no sense."""
+    """Calls `refuse` (what, value, allowed) at the first entry of the file `where` that makes no sense."""
     for name, scan in scans.items():
         if scan.kind not in SCAN_KINDS:
             refuse(f"kind of scan '{name}'", scan.kind, SCAN_KINDS)
         if "{0}" not in scan.path:
             refuse(f"path of scan '{name}'", scan.path, ("a path with {0} for the participant",))
         if DERIVATIVES in re.split(r"[\\/]", scan.path.casefold()):
-            outside = f"a path outside {DERIVATIVES}/, which no model may read"
-            refuse(f"path of scan '{name}'", scan.path, (outside,))
+            raise InputError(
+                f"{where}: path of scan '{name}' is '{scan.path}'; allowed: a path outside "
+                f"{DERIVATIVES}/, which no model may read"
+            )
     for name, channel in channels.items():
         if channel.scan not in scans:
             refuse(f"scan of channel '{name}'", channel.scan, scans)

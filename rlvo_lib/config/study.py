@@ -364,7 +364,7 @@ def _check_study(study: Study, where: str) -> None:
         if relation.severity not in ("error", "warning"):
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
     _check_validation(study, refuse)
-    check_imaging(study.scans, study.channels, study.grid, refuse)
+    check_imaging(study.scans, study.channels, study.grid, refuse, where)
     for rule in study.eligibility:
         for name in rule.value if rule.op == "any-scan" else ():
             if name not in study.scans:
