@@ -2,12 +2,13 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, write_patient
+from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, template_hu, write_patient
 
 from rlvo_lib import config, images, preprocess
 from rlvo_lib.config import InputError
@@ -176,6 +177,28 @@ def test_a_cta_made_after_the_head_moved_is_brought_back(tmp_path, settings):
         assert np.corrcoef(*pair)[0, 1] > 0.95, channel
     to_cta = two.affine("sub-0001", "cta") @ np.linalg.inv(two.affine("sub-0001"))
     np.testing.assert_allclose(to_cta[:3, 3], shift[:3, 3], atol=2.5)
+
+
+@pytest.mark.parametrize("offset", [60, -400])
+def test_a_cta_of_another_scanners_world_is_brought_to_the_ncct(tmp_path, settings, offset):
+    """Neither lost as lying elsewhere, nor drawn where it does not belong; another head stays there."""
+    root, shift = tmp_path / "data", np.eye(4)
+    head = pose(dx=4, yaw=3)
+    for scan, grid in (("ncct", NCCT), ("cta", (CTA[0], CTA[1]))):
+        hu = template_hu(*grid, head)
+        shift[2, 3] = offset if scan == "cta" else 0
+        path = root / "sub-0001" / "ct" / f"sub-0001_{scan}.nii.gz"
+        images.save_nifti(path, np.rint(hu).astype(np.int16), shift @ grid[1])
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    move = np.array(cache.records["sub-0001"]["moves"]["cta"])
+    np.testing.assert_allclose(move @ [0, 0, -85 + offset, 1], [0, 0, -85, 1], atol=1.5)
+    assert "CTA moved by" in cache.table.at["sub-0001", "flags"]
+    path = root / "sub-0001" / "ct" / "sub-0001_cta.nii.gz"
+    other = template_hu(*CTA, head @ np.diag([0.9, 1.08, 1.0, 1.0]))
+    images.save_nifti(path, np.rint(other).astype(np.int16), shift @ CTA[1])
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    assert not cache.records["sub-0001"]["moves"]
+    assert re.search("different heads|too little in common", cache.table.at["sub-0001", "flags"])
 
 
 def test_a_channel_of_what_differs_from_the_other_hemisphere(folder, settings):
@@ -517,11 +540,11 @@ def test_a_map_in_another_unit_is_refused(tmp_path, settings, change, seen):
 def test_a_scan_that_hardly_covers_the_grid_is_absent_with_a_reason(tmp_path, settings):
     root = tmp_path / "data"
     write_patient(root, "sub-0001", "left")
-    path = root / "sub-0001" / "ct" / "sub-0001_cta.nii.gz"
+    path = root / "sub-0001" / "perf" / "sub-0001_mtt.nii.gz"
     array, affine = images.load_nifti(path)
     affine[0, 3] += 5000.0
-    images.save_nifti(path, array.astype(np.int16), affine)
+    images.save_nifti(path, array, affine)
     cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
-    reasons = cache.missing(["sub-0001"], ["cta"])
+    reasons = cache.missing(["sub-0001"], ["mtt"])
     assert "covers under 10% of the grid" in reasons["sub-0001"]
     assert "ncct" in cache.table.at["sub-0001", "available"]

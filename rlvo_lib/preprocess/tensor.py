@@ -151,7 +151,7 @@ def _bring_together(patient: Patient) -> None:
     fixed = patient.volumes["ncct"]
     if "cta" in patient.volumes:
         array, affine = patient.volumes["cta"]
-        found = registration.within_patient(array, affine, *fixed)
+        found = _onto(array, affine, fixed, patient.alignment)
         patient.qc |= {"cta_shift_mm": found.shift_mm, "cta_turn_deg": found.turn_deg}
         patient.qc["cta_cost"] = 1.0 - found.similarity
         patient.flags += found.flags
@@ -166,6 +166,23 @@ def _bring_together(patient: Patient) -> None:
             patient.flags.append(
                 f"only {inside:.0%} of the perfusion maps' brain lies in the NCCT's intracranial space"
             )
+
+
+def _onto(
+    array: np.ndarray, affine: np.ndarray, fixed: Volume, alignment: Alignment
+) -> registration.Within:
+    """The CTA on the NCCT: as they lie, or, where that says nothing or two heads, head on head.
+
+    Scanners' worlds, and table positions, may have nothing in common: then the two poses are laid on
+    each other first, and the motion from there counts only if it shows one head.
+    """
+    found = registration.within_patient(array, affine, *fixed)
+    if found.same_head or found.shift_mm:
+        return found
+    frame = registration.align(array, affine, "cta", kind="symmetry").frame
+    start = alignment.frame.affine @ np.linalg.inv(frame.affine)
+    again = registration.within_patient(array, affine, *fixed, start=start)
+    return again if again.same_head else found
 
 
 # ----------------------------------------------------------------------------------------------- vessels
