@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, template_hu, write_patient
 
-from rlvo_lib import config, images, preprocess
+from rlvo_lib import config, images, perfusion, preprocess
 from rlvo_lib.config import InputError
 from rlvo_lib.exclusions import Exclusions
 
@@ -493,8 +493,45 @@ def test_maps_on_different_grids_are_measured_apart(tmp_path, settings):
     images.save_nifti(path, array[:, :, 1:], PERF[1])
     cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
     assert "perfusion maps lie on different grids" in cache.table.at["sub-0001", "flags"]
+    assert cache.records["sub-0001"]["not_measured"] == dict.fromkeys(
+        perfusion.NAMES, "perfusion maps lie on different grids"
+    )
     assert "tmax" in cache.table.at["sub-0001", "available"]
+    assert not any("; " in flag for flag in cache.records["sub-0001"]["flags"])  # joined by those
     assert affine.shape == (4, 4)
+
+
+def test_what_a_missing_map_leaves_unmeasured_is_missing_with_the_reason(tmp_path, settings):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "cbf", "mtt"])
+    record = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings).records["sub-0001"]
+    assert record["not_measured"] == dict.fromkeys(perfusion.NAMES, "no cbv and no tmax map")
+
+
+@pytest.mark.parametrize(("scan", "shift"), [("mtt", 40.0), ("tmax", 40.0), ("tmax", 400.0)])
+def test_any_map_that_lies_beside_the_brain_is_flagged(tmp_path, settings, scan, shift):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "cbf", scan])
+    path = root / "sub-0001" / "perf" / f"sub-0001_{scan}.nii.gz"
+    array, affine = images.load_nifti(path)
+    affine[0, 3] += shift
+    images.save_nifti(path, array, affine)
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    flags = cache.table.at["sub-0001", "flags"]
+    assert f"of the {scan} map's brain lies in the NCCT's intracranial space" in flags
+    assert "perfusion maps lie on different grids" in flags
+
+
+def test_a_vessel_mask_without_its_cta_is_said_to_be_unchecked(own_mask, settings):
+    """Where the CTA would have been moved, a mask alone lies where it should not."""
+    give, _ = own_mask
+    mask = np.zeros(CTA[0], np.uint8)
+    mask[40:50, 50:70, 20:30] = 1
+    data = give(mask)
+    left_out = Exclusions(scans={("sub-0001", "cta"): "late phase"})
+    data = dataclasses.replace(data, exclusions=left_out)
+    flags = preprocess.prepare(data, settings).table.at["sub-0001", "flags"]
+    assert "vessel mask without its CTA: taken to lie where the ncct does, not checked" in flags
 
 
 def test_an_excluded_scan_is_absent_with_the_persons_reason(folder, settings):

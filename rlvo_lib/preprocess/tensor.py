@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: The scans that show where the head is, the best first.
 SHOW_HEAD = ("ncct", "cta", "cbf", "tmax", "cbv", "mtt")
+MAPS = ("cbf", "cbv", "mtt", "tmax")
 LEAST_COVERAGE = 0.10  # a scan that covers less of the grid is an absent channel
 
 
@@ -158,14 +159,29 @@ def _bring_together(patient: Patient) -> None:
         if not np.array_equal(found.affine, np.eye(4)):
             patient.moves["cta"] = found.affine
             patient.volumes["cta"] = array, found.affine @ affine
-    if "cbf" in patient.volumes:
-        brain = registration.brain_mask_ct(*fixed, patient.alignment.frame)
-        inside = registration.map_inside(*patient.volumes["cbf"], brain, fixed[1])
-        patient.qc["map_inside"] = inside
-        if inside < registration.MIN_MAP_INSIDE:
-            patient.flags.append(
-                f"only {inside:.0%} of the perfusion maps' brain lies in the NCCT's intracranial space"
-            )
+    _check_maps(patient)
+
+
+def _check_maps(patient: Patient) -> None:
+    """Whether the perfusion maps lie in the NCCT's intracranial space; one map of each grid is looked at."""
+    (ncct, to_ncct), grids_seen, inside, brain = patient.volumes["ncct"], [], {}, None
+    for name in MAPS:
+        values, affine = patient.volumes.get(name, (None, None))
+        if values is None or any(np.allclose(affine, seen, atol=1e-2) for seen in grids_seen):
+            continue
+        if brain is None:
+            brain = registration.brain_mask_ct(ncct, to_ncct, patient.alignment.frame)
+        grids_seen.append(affine)
+        share = registration.map_inside(values, affine, brain, to_ncct)
+        inside[name] = 0.0 if np.isnan(share) else share  # beside the NCCT altogether
+    if not inside:
+        return
+    name = min(inside, key=inside.get)
+    patient.qc["map_inside"] = inside[name]
+    if inside[name] < registration.MIN_MAP_INSIDE:
+        patient.flags.append(
+            f"only {inside[name]:.0%} of the {name} map's brain lies in the NCCT's intracranial space"
+        )
 
 
 def _onto(
@@ -204,6 +220,10 @@ def _find_vessels(task: Task, patient: Patient) -> None:
             own = np.linalg.inv(patient.moves.get("cta", np.eye(4))) @ cta[1]
             check_same_grid(path, mask, affine, cta[0], own)
             affine = cta[1]
+        elif frame is not None and frame.scan != "cta":
+            patient.flags.append(
+                f"vessel mask without its CTA: taken to lie where the {frame.scan} does, not checked"
+            )
     elif cta is not None:
         affine = cta[1]
         mask = vessels.segment(*cta, frame)
@@ -290,15 +310,21 @@ def _channel(
 
 def _measure_perfusion(task: Task, patient: Patient) -> None:
     """Parameters measured from the maps, or why not."""
-    needed = ("cbf", "cbv", "tmax")
-    if patient.alignment is None or any(scan not in patient.volumes for scan in needed):
+    there = {scan: patient.volumes[scan] for scan in MAPS if scan in patient.volumes}
+    if patient.alignment is None or not there:
         return
-    maps = {scan: patient.volumes[scan] for scan in needed}
+    absent = [scan for scan in ("cbf", "cbv", "tmax") if scan not in there]
+    why = f"no {' and no '.join(absent)} map" if absent else ""
     try:
-        perfusion.check_same_grid(maps)
+        perfusion.check_same_grid(there)
     except InputError as error:
-        patient.flags.append(f"perfusion maps lie on different grids: not measured ({error})")
+        said = str(error).split(";")[0]  # flags are joined by semicolons
+        patient.flags.append(f"perfusion maps lie on different grids: not measured ({said})")
+        why = "perfusion maps lie on different grids"
+    if why:
+        patient.reasons |= dict.fromkeys(perfusion.NAMES, why)
         return
+    maps = {scan: there[scan] for scan in ("cbf", "cbv", "tmax")}
     (cbf, affine), (cbv, _), (tmax, _) = maps.values()
     midline = patient.alignment.midline
     found = perfusion.measure(cbf, cbv, tmax, affine, midline, task.side)
