@@ -215,7 +215,26 @@ def test_a_channel_of_what_differs_from_the_other_hemisphere(folder, settings):
     core = tmax > 0.7  # 12 s against 1.5 s
     assert differing[core].mean() == pytest.approx(0.5 + 10.5 / 32, abs=0.03)
     record = cache.records["sub-0002"]["windows"]["tmax_difference"]
-    assert record == {"scan": "tmax", "low": -16.0, "high": 16.0, "unit": "s"}
+    window = {"scan": "tmax", "low": -16.0, "high": 16.0, "unit": "s"}
+    assert record == window | {"minus_mirror": [0.0, 16.0]}
+
+
+def test_a_difference_covers_only_what_both_sides_show(tmp_path, settings):
+    """A map of one hemisphere has no difference to show: absent, not "no difference"."""
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "tmax"])
+    path = root / "sub-0001" / "perf" / "sub-0001_tmax.nii.gz"
+    array, affine = images.load_nifti(path)
+    images.save_nifti(path, array[:25], affine)  # up to 10 mm right of the midline
+    channel = config.Channel("tmax", -16.0, 16.0, "s", minus_mirror=(0.0, 16.0))
+    channels = settings.study.channels | {"tmax_difference": channel}
+    study = dataclasses.replace(settings.study, channels=channels)
+    settings = dataclasses.replace(settings, study=study)
+    cache = preprocess.prepare(dataset(root, {"sub-0001": "left"}), settings)
+    row = cache.table.loc["sub-0001"]
+    assert row["coverage_tmax"] > 0.8
+    assert row["coverage_tmax_difference"] == pytest.approx(20 / 96, abs=0.05)  # 10 mm a side
+    assert "tmax_difference covers only" in row["flags"]
 
 
 def test_absent_channels_are_nan_and_flagged_never_zero(folder, settings):

@@ -106,8 +106,10 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
 
 
 def _window(channel: Channel) -> dict[str, Any]:
-    """What 0 and 1 of a channel stand for."""
-    return {"scan": channel.scan, "low": channel.low, "high": channel.high, "unit": channel.unit}
+    """What 0 and 1 of a channel stand for; with `minus_mirror`, of differences between the sides."""
+    window = {"scan": channel.scan, "low": channel.low, "high": channel.high, "unit": channel.unit}
+    clip = channel.minus_mirror
+    return window | ({"minus_mirror": list(clip)} if clip is not None else {})
 
 
 def _absent(task: Task, patient: Patient) -> dict[str, str]:
@@ -276,11 +278,14 @@ def _channels(
             continue
         array, affine = patient.volumes[channel.scan]
         inside = images.field_of_view(array.shape, affine, grid, task.grid_shape)
+        if channel.minus_mirror:  # a difference is known only where both sides are
+            other = grids.mirrored(patient.alignment.affine, grid)
+            inside &= images.field_of_view(array.shape, affine, other, task.grid_shape)
         patient.qc[f"coverage_{name}"] = float(inside.mean())
         if inside.mean() < LEAST_COVERAGE:
             reasons[name] = f"{channel.scan} scan covers under {LEAST_COVERAGE:.0%} of the grid"
             continue
-        filled[name] = _channel(channel, array, affine, grid, task, patient)
+        filled[name] = _channel(channel, array, affine, grid, task, patient, inside)
     tensor = [*filled.values()] or np.empty((0, *task.grid_shape), np.float16)
     return np.stack(tensor) if filled else tensor, list(filled), reasons
 
@@ -292,6 +297,7 @@ def _channel(
     grid: np.ndarray,
     task: Task,
     patient: Patient,
+    inside: np.ndarray,
 ) -> np.ndarray:
     """One channel (D, H, W) float16 in 0..1: by one interpolation, from the scan's own voxels."""
     low, high = channel.minus_mirror or (channel.low, channel.high)
@@ -300,8 +306,7 @@ def _channel(
     if channel.minus_mirror:
         other = grids.mirrored(patient.alignment.affine, grid)
         values -= images.resample(clipped, affine, other, task.grid_shape, fill=low)
-        seen = images.field_of_view(array.shape, affine, grid, task.grid_shape)
-        values[~(seen & images.field_of_view(array.shape, affine, other, task.grid_shape))] = 0.0
+        values[~inside] = 0.0
     return images.window(values, channel.low, channel.high).astype(np.float16)
 
 
