@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 #: Libraries whose version may change a number.
-LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "nibabel", "torch", "monai", "shap")
+LIBRARIES = (
+    "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "nibabel", "torch", "monai", "shap",
+)  # fmt: skip
 
 #: What a spreadsheet runs: text that begins so (the wide forms count too, OWASP "CSV injection") ...
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")

@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import multiprocessing
 import os
@@ -6,6 +7,7 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import CTA, NCCT, PERF, dataset, head_hu, pose, template_hu, write_patient
@@ -431,6 +433,49 @@ def test_a_changed_scan_is_never_the_old_tensor(tmp_path, settings):
     assert before.fingerprint != after.fingerprint
     one, two = (c.load(["sub-0001"], ["ncct"]) for c in (before, after))
     assert (one != two).any()
+
+
+def test_a_changed_scan_of_the_same_size_and_time_is_seen(tmp_path, settings):
+    """As a copy that keeps times leaves it: the file's own time of change tells."""
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct"])
+    data = dataset(root, {"sub-0001": "left"})
+    path = root / "sub-0001" / "ct" / "sub-0001_ncct.nii.gz"
+
+    def write(seed):
+        plain = nib.Nifti1Image(head_hu(*NCCT, seed=seed).astype(np.int16), NCCT[1])
+        plain.header["xyzt_units"] = 2
+        path.write_bytes(gzip.compress(plain.to_bytes(), 0, mtime=0))
+        os.utime(path, ns=(10**18, 10**18))
+
+    write(1)
+    before, size = preprocess.prepare(data, settings), path.stat().st_size
+    write(2)
+    assert path.stat().st_size == size
+    assert preprocess.prepare(data, settings).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_another_template_in_the_same_file_is_another_tensor(tmp_path, settings, monkeypatch, own):
+    root = tmp_path / "data"
+    write_patient(root, "sub-0001", "left", scans=["ncct"])
+    file = tmp_path / "template.nii.gz"
+    images.save_nifti(file, np.rint(head_hu(*NCCT, seed=1)).astype(np.int16), NCCT[1])
+    if own:
+        settings = dataclasses.replace(settings, template=str(file))
+    else:  # the package's own
+        monkeypatch.setattr(preprocess.cache, "TEMPLATE_FILE", file)
+    before = preprocess.prepare(dataset(root, SIDES), settings, ["sub-0001"])
+    images.save_nifti(file, np.rint(head_hu(*NCCT, seed=2)).astype(np.int16), NCCT[1])
+    after = preprocess.prepare(dataset(root, SIDES), settings, ["sub-0001"])
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_tensor_that_was_deleted_is_made_again(folder, settings):
+    data = dataset(folder, SIDES)
+    cache = preprocess.prepare(data, settings, ["sub-0003"])
+    (cache.folder / cache.table.at["sub-0003", "key"] / "tensor.npy").unlink()
+    assert preprocess.prepare(data, settings, ["sub-0003"]).load(["sub-0003"], ["ncct"]).any()
 
 
 def test_the_same_content_touched_or_moved_is_found_again(tmp_path, settings):

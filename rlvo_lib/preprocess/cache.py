@@ -21,6 +21,7 @@ from rlvo_lib.config import InputError, Settings
 from rlvo_lib.preprocess import quality
 from rlvo_lib.preprocess.task import Task
 from rlvo_lib.preprocess.tensor import patient_tensor
+from rlvo_lib.registration.template import TEMPLATE_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Tensors of a task are held in memory up to this size (two tasks run at once).
 IN_MEMORY_BYTES = 2 * 2**30
+#: What a patient's folder holds at least; the record is written last.
+WHOLE = ("tensor.npy", "record.json")
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def prepare(
     with storage.lock(folder / "prepare"):
         keys = _keys(tasks, folder)
         todo = [(t, folder / k) for t, k in zip(tasks, keys, strict=True)]
-        todo = [(t, f) for t, f in todo if not (f / "record.json").is_file()]
+        todo = [(t, f) for t, f in todo if not all((f / name).is_file() for name in WHOLE)]
         _make(todo, settings.workers)
     records = {}
     for task, key in zip(tasks, keys, strict=True):
@@ -216,22 +219,24 @@ def patient_task(dataset: Dataset, settings: Settings, participant_id: str) -> T
 
 
 def _keys(tasks: Sequence[Task], folder: Path) -> list[str]:
-    """A key for each task; files' digests are remembered by path, size and time of change."""
+    """A key for each task; files' digests are remembered by path, size and times of change.
+
+    Both times count: a program may set the one of the content back (cp -p, rsync), not the other.
+    """
     memory = folder / "digests.json"
     known = storage.read_json(memory) if memory.is_file() else {}
     code = storage.code_key("images", "head", "registration", "vessels", "perfusion", "preprocess")
+    template = storage.digest(tasks[0].template or TEMPLATE_FILE) if tasks else ""
     seen, keys = {}, []
     for task in tasks:
         digests = {}
         for scan, path in task.scans.items():
             stat = os.stat(path)
-            mark = f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+            mark = f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
             digests[scan] = seen[mark] = known.get(mark) or storage.digest(path)
-        if task.template:
-            digests["template"] = storage.digest(Path(task.template))
         rest = dataclasses.asdict(task)
         del rest["scans"], rest["root"], rest["template"]
-        keys.append(storage.key(digests, rest, code))
+        keys.append(storage.key(digests, rest, code, template))
     if not seen.keys() <= known.keys():
         storage.write_json(memory, known | seen)
     return keys
