@@ -36,6 +36,22 @@ def test_a_registration_that_fits_worse_than_the_others_is_named():
     assert quality.cohort_flags(table.assign(cta_cost=np.nan)) == {}
 
 
+def test_costs_are_compared_among_patients_measured_alike():
+    """A head found in a CTA, or a pose that was not fitted, costs more without standing out."""
+    costs = np.linspace(0.006, 0.009, 60)
+    table = pd.DataFrame(
+        {"registration_cost": costs, "head_scan": "ncct", "alignment": "affine"},
+        index=[f"sub-{n:04d}" for n in range(60)],
+    )
+    table.loc[table.index[:25], "head_scan"] = "cta"
+    table.loc[table.index[:25], "registration_cost"] *= 3
+    table.loc[table.index[-1], ["registration_cost", "alignment"]] = [0.06, "symmetry"]
+    assert quality.cohort_flags(table) == {}
+    table.loc["sub-0030", "registration_cost"] = 0.02
+    assert list(quality.cohort_flags(table)) == ["sub-0030"]
+    assert "cost 0.020, median 0.008" in quality.cohort_flags(table)["sub-0030"][0]
+
+
 def test_flags_say_what_to_look_at(prepared):
     data, settings, _ = prepared
     task = preprocess.cache.patient_task(data, settings, "sub-0001")

@@ -6,6 +6,7 @@ dataset's ``exclusions.csv``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rlvo_lib.preprocess.task import Task
@@ -50,13 +51,15 @@ def cohort_flags(table: pd.DataFrame) -> dict[str, list[str]]:
 
     `table` is the cache's (index participant_id). A patient gets a flag where the cost of the
     registration to the template, or of the CTA to the NCCT, lies over `OUTLIER_SDS` robust SDs above
-    the median.
+    the median. Costs on the template are compared among patients whose heads were found in the same
+    kind of scan and laid on it in the same way (columns ``head_scan``, ``alignment``, where there are
+    such): those of a CTA, or of a pose that was not fitted, are larger without being worse than usual.
 
     >>> import numpy as np
     >>> import pandas as pd
     >>> costs = pd.DataFrame({"registration_cost": [*np.linspace(0.1, 0.2, 30), 0.9]})
     >>> cohort_flags(costs)
-    {30: ['head fits the template worse than in the other patients (cost 0.90, median 0.15)']}
+    {30: ['head fits the template worse than in the other patients (cost 0.900, median 0.152)']}
     """
     words = {
         "registration_cost": "head fits the template worse than in the other patients",
@@ -66,14 +69,22 @@ def cohort_flags(table: pd.DataFrame) -> dict[str, list[str]]:
     for column, what in words.items():
         if column not in table:
             continue
-        costs = table[column].dropna()
-        if len(costs) < LEAST_PATIENTS:
-            continue
-        middle = float(costs.median())
-        spread = 1.4826 * float((costs - middle).abs().median())
-        limit = middle + OUTLIER_SDS * max(spread, LEAST_SPREAD * middle)
-        for participant, cost in costs[costs > limit].items():
-            found.setdefault(participant, []).append(
-                f"{what} (cost {cost:.2f}, median {middle:.2f})"
-            )
+        alike = [c for c in ("head_scan", "alignment") if c in table and column != "cta_cost"]
+        groups = table.groupby(alike)[column] if alike else [("", table[column])]
+        for _, costs in groups:
+            for participant, cost, middle in _outliers(costs.dropna()):
+                found.setdefault(participant, []).append(
+                    f"{what} (cost {cost:.3f}, median {middle:.3f})"
+                )
     return found
+
+
+def _outliers(costs: pd.Series) -> Iterator[tuple[Any, float, float]]:
+    """Who of a group lies far above its median, with the cost and the median; nobody in a small group."""
+    if len(costs) < LEAST_PATIENTS:
+        return
+    middle = float(costs.median())
+    spread = 1.4826 * float((costs - middle).abs().median())
+    limit = middle + OUTLIER_SDS * max(spread, LEAST_SPREAD * middle)
+    for participant, cost in costs[costs > limit].items():
+        yield participant, float(cost), middle

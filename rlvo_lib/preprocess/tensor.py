@@ -142,7 +142,7 @@ def _find_head(task: Task, patient: Patient) -> None:
     patient.alignment = found
     patient.length_mm = template.length_mm if one_size else found.frame.length_mm
     patient.flags += found.flags
-    patient.qc |= {"registration_cost": found.cost, "alignment": found.kind}
+    patient.qc |= {"registration_cost": found.cost, "alignment": found.kind, "head_scan": source}
     if source == "ncct":
         patient.qc["motion_mm"] = registration.motion(*patient.volumes[source])
 
