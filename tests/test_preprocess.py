@@ -315,6 +315,18 @@ def test_the_true_vessels_are_no_input_of_a_model(own_mask, settings, same):
     assert not list((settings.cache / "tensors").glob("*/record.json"))
 
 
+def test_the_truth_is_no_input_in_another_order_of_its_voxels(own_mask, settings):
+    give, truth = own_mask
+    data = give(truth == 1)
+    for scan in ("cta", "vessels"):
+        path = data.root / "sub-0001" / "ct" / f"sub-0001_{scan}.nii.gz"
+        image = nib.load(path)
+        las = nib.orientations.axcodes2ornt(("L", "A", "S"))
+        nib.save(image.as_reoriented(las), path)
+    with pytest.raises(InputError, match="the true vessels of a simulated patient"):
+        preprocess.prepare(data, settings)
+
+
 def test_the_truth_is_no_input_under_another_name_or_in_template_space(own_mask, settings):
     give, truth = own_mask
     data = give(truth > 0)

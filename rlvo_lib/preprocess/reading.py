@@ -26,7 +26,7 @@ def read_scan(task: Task, name: str, flags: list[str]) -> Volume:
     slab = [images.CUT] if name == "cta" else []  # a CTA seldom holds the whole head
     flags += [f"{name}: {w.what} ({w.value})" for w in found if w.what not in slab]
     if scan.kind == "mask":
-        _refuse_truth(task, path, array)
+        _refuse_truth(task, path, array, affine)
         _check_binary(path, array)
     elif scan.kind == "map":
         odd = perfusion.check_map(array, name, scan.low, scan.high, scan.unit, path)
@@ -39,16 +39,18 @@ def _check_binary(path: str, mask: np.ndarray) -> None:
         raise InputError(f"{path}: holds values other than 0 and 1; a binary mask is allowed")
 
 
-def _refuse_truth(task: Task, path: str, mask: np.ndarray) -> None:
-    """A given mask must not be the simulator's, nor nearly: any of its levels, alone or together.
+def _refuse_truth(task: Task, path: str, mask: np.ndarray, affine: np.ndarray) -> None:
+    """A given mask must not be the simulator's, nor nearly: any of its levels, alone or together,
+    in whatever order the voxels are stored.
 
     Only a simulated dataset has such a truth; it is read here so that no model reads it. This stops
     accidents; whoever wants to can always hand a model what it should not have.
     """
-    patient, given = task.participant_id, mask > 0
+    patient = task.participant_id
+    given = images.canonical((mask > 0).astype(np.uint8), affine)[0] > 0
     for truth in sorted(Path(task.root, DERIVATIVES, "truth", patient).glob("*.nii.gz")):
-        known, _ = images.load_nifti(truth)
-        if known.shape != mask.shape:
+        known, _ = images.canonical(*images.load_nifti(truth))
+        if known.shape != given.shape:
             continue
         levels = [level for level in np.unique(known) if level > 0]
         sets = (
