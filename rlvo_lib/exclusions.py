@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,10 @@ def _examined(
     path: Path, patients: Collection[str], scans: Collection[str]
 ) -> tuple[list[tuple[str, str, str]], list[Problem]]:
     """Rows as participant, scan, reason; and the problems of all rows."""
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is a fault, not an absent file
+        for other in path.parent.glob("*.[cC][sS][vV]"):
+            if other.name.casefold() == FILE:
+                raise InputError(f"{other}: would not be read; allowed: the name {FILE}")
         return [], []
     known = set(patients)
     rows, found, seen = [], [], {}

@@ -98,3 +98,16 @@ def test_a_folder_or_a_huge_file_is_refused(tmp_path):
     path.mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         read_exclusions(tmp_path, PATIENTS, SCANS)
+
+
+def test_a_file_that_would_silently_not_be_read_is_refused(tmp_path):
+    link = tmp_path / "exclusions.csv"
+    link.symlink_to(tmp_path / "moved.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_exclusions(tmp_path, PATIENTS, SCANS)
+    link.unlink()
+    (tmp_path / "Exclusions.CSV").write_text("participant_id,reason\nsub-1,motion\n")
+    with pytest.raises(
+        InputError, match=r"Exclusions.CSV: would not be read; allowed: the name ex"
+    ):
+        read_exclusions(tmp_path, PATIENTS, SCANS)

@@ -276,6 +276,9 @@ def _table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("participant_id")
     beside = quality.cohort_flags(table)
-    flags = {p: "; ".join([*r["flags"], *beside.get(p, [])]) for p, r in records.items()}
+    flags = {
+        p: "; ".join(flag.replace("; ", ", ") for flag in [*r["flags"], *beside.get(p, [])])
+        for p, r in records.items()
+    }
     table.insert(3, "flags", pd.Series(flags, dtype=object))
     return table
