@@ -113,6 +113,20 @@ def test_a_complete_patient_gets_every_channel_in_range(folder, settings):
     assert row["coverage_ncct"] > 0.9
 
 
+def test_the_record_tells_what_was_done_without_the_settings(folder, settings):
+    data = dataset(folder, SIDES)
+    left_out = {("sub-0002", "cta"): "late phase"}
+    data = dataclasses.replace(data, exclusions=Exclusions(scans=left_out))
+    records = preprocess.prepare(data, settings, ["sub-0001", "sub-0002"]).records
+    assert not records["sub-0001"]["flipped"] and records["sub-0002"]["flipped"]
+    grid = records["sub-0002"]["grid"]
+    assert (grid["flip_to_side"], grid["region"], grid["alignment"]) == (
+        "left", "hemisphere", "affine",
+    )  # fmt: skip
+    assert (grid["shape"], grid["spacing_mm"]) == (list(SHAPE), 6.0)
+    assert records["sub-0002"]["excluded"] == {"cta": "late phase"}
+
+
 def test_mirrored_patients_give_the_same_tensor(folder, settings):
     channels = ("ncct", "cta", "vessels", "cbf", "tmax")
     cache = preprocess.prepare(dataset(folder, SIDES), settings, ["sub-0001", "sub-0002"])

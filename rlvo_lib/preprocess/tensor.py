@@ -6,6 +6,7 @@ of the patient together, segment the vessels, lay the grid, and interpolate each
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,11 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         "windows": {name: _window(task.channels[name]) for name in names},
         "reasons": reasons,
         "flags": list(dict.fromkeys(patient.flags)),
+        "excluded": task.excluded,
+        "grid": dataclasses.asdict(task.grid)
+        | {"flip_to_side": task.flip_to_side}
+        | {"shape": list(task.grid_shape), "spacing_mm": task.grid_spacing_mm},
+        "flipped": None if grid is None else bool(np.linalg.det(grid[:3, :3]) < 0),
         "affine": None if grid is None else grid.tolist(),
         "head_to_world": None if patient.alignment is None else patient.alignment.affine.tolist(),
         "length_mm": patient.length_mm,
