@@ -151,6 +151,13 @@ def test_as_much_on_the_other_side_is_flagged_and_the_given_side_counts():
     assert 0 < other.values["tmax6_ml"] < found.values["tmax6_ml"]
 
 
+def test_late_flow_on_the_other_side_alone_is_not_called_late_on_both():
+    found = _measured("left", given="right")
+    assert found.values["tmax6_ml"] == 0
+    (flag,) = found.flags
+    assert flag.startswith("late flow on the left only, ") and "not counted" in flag
+
+
 def test_an_island_that_is_late_on_both_sides_is_left_out():
     tmax = perfusion_maps("left")["tmax"]
     before = _measured("left").values["tmax6_ml"]

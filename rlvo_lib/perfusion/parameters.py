@@ -108,6 +108,8 @@ def _flags(found: Regions, late_ml: float) -> tuple[str, ...]:
     if found.side == "none" or found.other_ml <= BOTH_SIDES * late_ml:
         return ()
     other = "right" if found.side == "left" else "left"
+    if late_ml == 0:
+        return (f"late flow on the {other} only, {found.other_ml:.0f} mL, which is not counted",)
     return (
         f"late flow on both sides: Tmax > 6 s in {late_ml:.0f} mL on the {found.side} and, not "
         f"counted, {found.other_ml:.0f} mL on the {other}",
