@@ -35,7 +35,7 @@ MOST_REGISTERED = 20  # fine patients; each takes half a minute
 
 def simulated(grid: str, patients: int) -> Path:
     """A simulated dataset of this grid, made if it is not there."""
-    out = CACHE / f"{grid}-{SEED}-{patients}"
+    out = CACHE / f"{grid}-{SEED}-{patients}-{storage.code_key('simulate')}"
     start = "from rlvo_lib.cli import main; main()"
     call = [sys.executable, "-c", start, "simulate", str(out), "--grid", grid]
     call += ["--patients", str(patients), "--seed", str(SEED)]
@@ -61,7 +61,8 @@ def table(part: str, dataset: Path) -> pd.DataFrame:
     """Every patient's measures of one part, made where they are not there."""
     names = sorted(path.name for path in dataset.glob("sub-*"))
     names = names[:MOST_REGISTERED] if part == "registration" and "fine" in dataset.name else names
-    code = storage.code_key(*CODE[part])
+    tool = [Path(__file__), Path(__file__).with_name(f"{part.removesuffix('s')}_accuracy.py")]
+    code = storage.key(storage.code_key(*CODE[part]), [storage.digest(path) for path in tool])
     files = [CACHE / "measures" / code / part / dataset.name / f"{name}.csv" for name in names]
     pairs = zip(names, [*names[1:], names[0]], files, strict=True)
     todo = [(part, dataset, name, other, f) for name, other, f in pairs if not f.is_file()]
@@ -108,6 +109,19 @@ def registration_rows(found: pd.DataFrame, grid: str) -> list[dict]:
                     {"part": "registration", "grid": grid, "n": len(values), "value": value}
                     | {"measure": f"NCCT, {kind}: {what} |{measure_}|"}
                 )
+    pairs = (
+        found[found["task"] == "pair"].groupby(["kind", "measure"])["value"].agg(["mean", "size"])
+    )
+    for kind, measure_, asked in (
+        ("same", "found_different", 0.0), ("moved", "found_different", 0.0),
+        ("different", "found_different", 1.0), ("moved", "error_mm", None),
+    ):  # fmt: skip
+        if (kind, measure_) in pairs.index:
+            mean, n = pairs.loc[(kind, measure_)]
+            rows.append(
+                {"part": "registration", "grid": grid, "n": int(n), "value": mean, "asked": asked}
+                | {"measure": f"CTA and NCCT, {kind} head: mean {measure_}"}
+            )
     return rows
 
 

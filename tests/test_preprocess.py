@@ -217,6 +217,33 @@ def test_a_cta_of_another_scanners_world_is_brought_to_the_ncct(tmp_path, settin
     assert re.search("different heads|too little in common", cache.table.at["sub-0001", "flags"])
 
 
+def test_a_cta_of_another_head_is_not_used_unless_one_says_so(tmp_path, settings):
+    """Two heads of one table row: the template's, and one that is smaller across."""
+    root = tmp_path / "mixed"
+    write_patient(root, "sub-0001", "left", scans=["ncct", "cta"])
+    small = np.diag([0.88, 1.06, 0.94, 1.0])
+    own, other = template_hu(*NCCT), template_hu(*CTA, small)
+    for scan, hu, affine in (("ncct", own, NCCT[1]), ("cta", other, CTA[1])):
+        images.save_nifti(
+            root / "sub-0001" / "ct" / f"sub-0001_{scan}.nii.gz",
+            np.rint(hu).astype(np.int16),
+            affine,
+        )
+    cache = preprocess.prepare(dataset(root, SIDES), settings, ["sub-0001"])
+    reasons = cache.missing(["sub-0001"], ["cta"]) | {
+        "v": cache.records["sub-0001"]["reasons"]["vessels"]
+    }
+    assert all("cta not used: CTA and NCCT of different heads" in why for why in reasons.values())
+    assert "different heads" in cache.table.at["sub-0001", "flags"]
+    trusting = dataclasses.replace(settings.study.grid, other_head="flag")
+    study = dataclasses.replace(settings.study, grid=trusting)
+    used = preprocess.prepare(
+        dataset(root, SIDES), dataclasses.replace(settings, study=study), ["sub-0001"]
+    )
+    assert "cta" in used.table.at["sub-0001", "available"]
+    assert "different heads" in used.table.at["sub-0001", "flags"]
+
+
 def test_a_channel_of_what_differs_from_the_other_hemisphere(folder, settings):
     """The late flow stands out, the rest is no difference: 0.5 of a window from -16 to 16 s."""
     channel = config.Channel("tmax", -16.0, 16.0, "s", minus_mirror=(0.0, 16.0))

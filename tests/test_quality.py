@@ -56,11 +56,12 @@ def test_flags_say_what_to_look_at(prepared):
     data, settings, _ = prepared
     task = preprocess.cache.patient_task(data, settings, "sub-0001")
     assert (
-        quality.flags(task, {"vessel_volume_ml": 5.0, "tmax_side": "left", "motion_mm": 0.4}) == []
+        quality.flags(task, {"vessel_volume_ml": 5.0, "tmax_side": "left", "motion_ncct_mm": 0.4})
+        == []
     )
     words = quality.flags(
         task,
-        {"vessel_volume_ml": 0.2, "tmax_side": "right", "motion_mm": 6.0, "coverage_cta": 0.12},
+        {"vessel_volume_ml": 0.2, "tmax_side": "right", "motion_cta_mm": 6.0, "coverage_cta": 0.12},
     )
     for said in ("cta covers only 12 %", "few vessels found (0.20 mL)", "motion?"):
         assert any(said.replace(" %", "%") in word for word in words), said

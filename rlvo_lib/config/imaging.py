@@ -12,6 +12,7 @@ from rlvo_lib.config.errors import InputError
 SCAN_KINDS = ("ct", "map", "mask")
 SPACES = ("head", "template")
 ALIGNMENTS = ("symmetry", "rigid", "affine")
+OTHER_HEADS = ("absent", "flag")
 REGIONS = ("hemisphere", "convexity", "head")
 SIDES = ("left", "right", "none")
 #: The folder of a dataset that no model may read: the truth of simulated patients lies there.
@@ -65,12 +66,15 @@ class Grid:
     region : ``hemisphere`` (the affected one, from 12 mm across the midline, circle of Willis to
         near the convexity), ``convexity`` (both, circle of Willis to near the convexity) or
         ``head`` (centred on the cranium). How much of it fits is the settings' grid shape and spacing.
+    other_head : what becomes of a CTA that shows another head than the NCCT: ``absent`` (it and its
+        vessels count as absent, with the reason) or ``flag`` (it is used, and flagged).
     """
 
     space: str = "head"
     alignment: str = "affine"
     region: str = "hemisphere"
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    other_head: str = "absent"
 
 
 def read_scans(raw: Mapping[str, Any]) -> dict[str, Scan]:
@@ -127,6 +131,7 @@ def check_imaging(
         ("space", grid.space, SPACES),
         ("alignment", grid.alignment, ALIGNMENTS),
         ("region", grid.region, REGIONS),
+        ("other_head", grid.other_head, OTHER_HEADS),
     ):
         if value not in allowed:
             refuse(f"{what} of the grid", value, allowed)

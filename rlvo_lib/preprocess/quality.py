@@ -37,10 +37,12 @@ def flags(task: Task, qc: dict[str, Any]) -> list[str]:
             words.append(f"{name} covers only {qc[f'coverage_{name}']:.0%} of the grid")
     if qc.get("vessel_volume_ml", MIN_VESSELS_ML) < MIN_VESSELS_ML:
         words.append(f"few vessels found ({qc['vessel_volume_ml']:.2f} mL)")
-    if qc.get("motion_mm", 0.0) >= MOTION_MM:
-        words.append(
-            f"the head's outline steps by {qc['motion_mm']:.1f} mm between slices: motion?"
-        )
+    for scan in ("ncct", "cta"):
+        step = qc.get(f"motion_{scan}_mm", 0.0)
+        if step >= MOTION_MM:
+            words.append(
+                f"the outline in the {scan} steps by {step:.1f} mm between slices: motion?"
+            )
     if qc.get("tmax_side") in ("left", "right") and task.side not in (None, qc["tmax_side"]):
         words.append(f"delayed flow is on the {qc['tmax_side']}, recorded side is {task.side}")
     return words

@@ -43,6 +43,7 @@ class Patient:
     alignment: Alignment | None = None
     length_mm: float | None = None  # of the head, in the mm that the grid is laid in
     moves: dict[str, np.ndarray] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)  # scans that were read, and why not used
     centre_line: pd.DataFrame | None = None  # of the vessels, `vessels.VesselGraph.points`
     vessels: dict[str, Any] = field(default_factory=dict)  # `vessels.VesselGraph.summary`
     qc: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
     }
     if in_head:
         _find_head(task, patient)
-        _bring_together(patient)
+        _bring_together(task, patient)
         _find_vessels(task, patient)
         _measure_perfusion(task, patient)
     if in_head and patient.alignment is None:
@@ -126,7 +127,10 @@ def _absent(task: Task, patient: Patient) -> dict[str, str]:
             continue
         from_cta = channel.scan == "vessels" and task.grid.space == "head"
         excluded = [n for n in (channel.scan, *("cta",) * from_cta) if n in task.excluded]
-        if excluded:
+        refused = patient.refused.get("cta") if channel.scan in ("cta", "vessels") else None
+        if refused:
+            reasons[name] = f"cta not used: {refused}"
+        elif excluded:
             reasons[name] = f"{excluded[0]} scan excluded: {task.excluded[excluded[0]]}"
         else:
             reasons[name] = "no vessels or CTA scan" if from_cta else f"no {channel.scan} scan"
@@ -137,23 +141,27 @@ def _absent(task: Task, patient: Patient) -> dict[str, str]:
 
 
 def _find_head(task: Task, patient: Patient) -> None:
-    source = next((scan for scan in SHOW_HEAD if scan in patient.volumes), None)
-    if source is None:
-        return
     template = registration.load_template(task.template or None)
-    found = registration.align(
-        *patient.volumes[source], source, kind=task.grid.alignment, template=template
-    )
+    found, source = None, ""
+    for source in [scan for scan in SHOW_HEAD if scan in patient.volumes]:
+        volume = patient.volumes[source]
+        found = registration.align(*volume, source, kind=task.grid.alignment, template=template)
+        if not any(flag.startswith("no head") for flag in found.flags):
+            break
+        patient.flags += found.flags  # and the next scan is tried
+    if found is None:
+        return
     one_size = found.kind == "affine"  # heads are brought to the template's
     patient.alignment = found
     patient.length_mm = template.length_mm if one_size else found.frame.length_mm
     patient.flags += found.flags
     patient.qc |= {"registration_cost": found.cost, "alignment": found.kind, "head_scan": source}
-    if source == "ncct":
-        patient.qc["motion_mm"] = registration.motion(*patient.volumes[source])
+    for scan in ("ncct", "cta"):
+        if scan in patient.volumes:
+            patient.qc[f"motion_{scan}_mm"] = registration.motion(*patient.volumes[scan])
 
 
-def _bring_together(patient: Patient) -> None:
+def _bring_together(task: Task, patient: Patient) -> None:
     """The CTA rigidly onto the NCCT, where both are there; maps are checked against the NCCT."""
     if "ncct" not in patient.volumes:
         return
@@ -164,7 +172,10 @@ def _bring_together(patient: Patient) -> None:
         patient.qc |= {"cta_shift_mm": found.shift_mm, "cta_turn_deg": found.turn_deg}
         patient.qc["cta_cost"] = 1.0 - found.similarity
         patient.flags += found.flags
-        if not np.array_equal(found.affine, np.eye(4)):
+        if found.same_head is False and task.grid.other_head == "absent":
+            patient.refused["cta"] = found.flags[0]
+            del patient.volumes["cta"]
+        elif not np.array_equal(found.affine, np.eye(4)):
             patient.moves["cta"] = found.affine
             patient.volumes["cta"] = array, found.affine @ affine
     _check_maps(patient)
@@ -217,7 +228,7 @@ def _find_vessels(task: Task, patient: Patient) -> None:
 
     Neither where a person excluded the vessels: what they looked at may have been either.
     """
-    if "vessels" in task.excluded:
+    if "vessels" in task.excluded or "cta" in patient.refused:
         return
     path = task.scans.get("vessels")
     frame = patient.alignment.frame if patient.alignment else None
