@@ -232,3 +232,18 @@ def test_lossless_jpeg_is_read(tmp_path, study):
     assert conversion.COMPRESSIONS[header.transfer] == "JPEG lossless" and not header.fault
     array, affine, _ = _convert(paths, "ncct", study, tmp_path)
     np.testing.assert_array_equal(array, dicoms.head_hu(*_places_lps(array.shape, affine)))
+
+
+def test_an_overlay_plane_is_not_taken_for_a_second_volume(tmp_path, study):
+    paths = dicoms.ncct(tmp_path / "in")
+    plain = _convert(paths, "ncct", study, tmp_path)[0]
+    for path in paths:
+        data = pydicom.dcmread(path)
+        for tag, vr, value in (
+            (0x60000010, "US", 32), (0x60000011, "US", 32), (0x60000040, "CS", "G"),
+            (0x60000050, "SS", [1, 1]), (0x60000100, "US", 1), (0x60000102, "US", 0),
+            (0x60003000, "OW", b"\xff" * 128),
+        ):  # fmt: skip
+            data.add_new(tag, vr, value)
+        data.save_as(path, enforce_file_format=True)
+    np.testing.assert_array_equal(_convert(paths, "ncct", study, tmp_path)[0], plain)

@@ -137,10 +137,9 @@ def _run_dcm2niix(folder: Path, out: Path) -> tuple[str, int]:
 
 def _one_volume(stack: Stack, converted: Path, said: str, status: int) -> Path:
     """The NIfTI file to keep, once it is sure that there is one volume, and none of it is missing."""
-    straightened = ("_Tilt", "_Eq")  # copies, which are made anew here
-    files = [
-        p for p in sorted(converted.glob("*.nii")) if not any(m in p.stem for m in straightened)
-    ]
+    # copies, which are made anew here; and drawings of an overlay plane, which are no voxels
+    others = ("_Tilt", "_Eq", "_ROI")
+    files = [p for p in sorted(converted.glob("*.nii")) if not any(m in p.stem for m in others)]
     trouble = [line for line in said.splitlines() if line.startswith(("Error", "Unsupported"))]
     if not files or trouble or status:
         codec = COMPRESSIONS.get(stack.first.transfer, "")
