@@ -54,6 +54,25 @@ def _kind(paths):
         ("CBF color", "IOMERON", "a summary"),
         ("Perfusion TTP", "IOMERON", "another perfusion map"),
         ("rCBF", "IOMERON", "a relative"),
+        ("HEAD +C", "", "cta?"),
+        ("BRAIN W/", "", "cta?"),
+        ("HEAD W/ AND W/O", "", "ncct?"),
+        ("HEAD W/WO CONTRAST", "", "ncct?"),
+        ("HEAD WITHOUT CONTRAST", "", "ncct"),
+        ("HEAD CONTROL 24H", "", "ncct?"),
+        ("Head VIRTUAL NON CONTRAST", "", "processed"),
+        ("HEAD VUE", "", "processed"),
+        ("HEAD 70keV", "", "processed"),
+        ("CTA MIPS", "IOMERON", "a projection"),
+        ("CTA HEAD tMIP", "IOMERON", "a projection"),
+        ("CTA 2. Phase", "IOMERON", "a later phase"),
+        ("CTA HEAD PHASE2", "IOMERON", "a later phase"),
+        ("CTA NECK 0.6", "IOMERON", "cta?"),
+        ("CTA HEAD AND NECK", "IOMERON", "cta"),
+        ("CTA CHEST", "IOMERON", "another part"),  # though the tag says HEAD
+        ("CERVICAL SPINE 1.25", "", "another part"),
+        ("SINUS 1.0", "", "another part"),
+        ("HEAD AND ORBITS", "", "ncct?"),
     ],
 )
 def test_kinds_by_description_and_contrast(tmp_path, description, contrast, expected):
@@ -87,6 +106,20 @@ def test_kinds_by_tags(tmp_path, tags, expected):
     assert kind.name == "aside"
     if expected:
         assert expected in kind.reason
+
+
+def test_a_tag_of_another_part_of_the_body_against_the_description_is_asked_about(tmp_path):
+    kind = _kind(dicoms.cta(tmp_path, description="CTA HEAD", BodyPartExamined="CHEST"))
+    assert kind.name == "cta" and "body part" in kind.unsure
+
+
+def test_a_spine_is_no_head_because_the_study_is_of_both(tmp_path):
+    both = {"StudyDescription": "CT HEAD AND C-SPINE", "BodyPartExamined": None}
+    stacks = _stacks(
+        dicoms.ncct(tmp_path / "a", description="HEAD 5.0", **both),
+        dicoms.ncct(tmp_path / "b", description="CERVICAL SPINE", number=3, thickness=1.25, **both),
+    )
+    assert choice.choose(stacks, {}).chosen["ncct"].label == "study1_series2"
 
 
 def test_carotids_from_the_arch_to_the_vertex_are_kept(tmp_path):

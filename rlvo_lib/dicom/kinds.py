@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,29 +38,36 @@ _WORD = {  # beginnings and ends of words are marked by blanks
     "localizer": r" (SCOUT|TOPOGRAM|TOPOGRAMA|TOPO|LOCALIZER|LOCALISER|LOCALIZADOR|SURVIEW|SCANOGRAM|SCANO) ",
     "dose": r" (DOSE|DOSIS|DOSERELEVANT) ",
     "bolus": r" (SMART ?PREP|BOLUS|PRE ?MONITORING|MONITORING|MONITORIZACION|TRACKER|LOCATOR|TIMING|S ?& ?V) ",
-    "projection": r" (MIP|MINIP|MPR|VRT|VR|SSD|3D|CURVED|REFORMAT|REFORMATTED|REFORMATS|RADIAL|THICK SLAB|"
+    "projection": r" (T?MIPS?|MINIPS?|MIN IP|MPRS?|VRT|VR|SSD|3D|CURVED|REFORMAT|REFORMATTED|REFORMATS|RADIAL|THICK SLAB|SLABS?|"
     r"COR|CORONAL|SAG|SAGITTAL|SAGITAL|ROTATION|SPIN) ",
     "processed": r" (SUBTRACTION|SUBTRACTED|SUB|DSA|BONE ?REMOVED|BONE ?REMOVAL|BONELESS|MONOENERGETIC|"
-    r"MONO|VMI|IODINE|VNC|MIXED|MAR|OPTIMUM CONTRAST) ",
+    r"MONO|MONOPLUS|VMI|\d* ?KEV|IODINE|VNC|VUE|VIRTUAL|MIXED|MAR|OPTIMUM CONTRAST|EFF Z|Z EFF|ELECTRON DENSITY) ",
     "summary": r" (SUMMARY|RESUMEN|PENUMBRA|MISMATCH|TISSUE|OVERLAY|FUSION|COLOR|COLOUR|RGB) ",
     "perfusion": r" (PERF|PERFU|PERFUSION|CTP|VPCT|PCT|4D|DYN|DYNAMIC|DYNAMISCH|SHUTTLE|JOG) ",
-    "late": r" (VENOUS|VENOSA|VENOSO|VENOS|VENEUX|CTV|DELAYED|DELAY|TARDIA|LATE|2ND PHASE|3RD PHASE|"
-    r"PHASE [23]|P[23]|FASE [23]|POST ?CONTRAST|POSTCONTRASTE) ",
+    "late": r" (VENOUS|VENOSA|VENOSO|VENOS|VENEUX|VEINS?|PORTAL|CTV|DELAYED|DELAY|TARDIA|LATE|SPAT|SPAET|"
+    r"2ND|3RD|[23] PHASE|PHASE ?[23]|P[23]|FASE ?[23]|POST ?CONTRAST|POSTCONTRASTE) ",
     "angiography": r" (CTA|ANGIO|ANGIOGRAPHY|ANGIOGRAFIA|ANGIOTC|ANGIO ?TAC|ATC|COW|WILLIS|CAROTID|"
     r"CAROTIDS|CAROTIDES|CIRCLE|ARTERIAL|TSA|TSAO|ANGIOSCANNER|TROSC) ",
     "plain": r" (NCCT|NECT|NCT|NON ?CONTRAST|NONCON|NON ?CON|UNENHANCED|NATIV|NATIVE|PLAIN|WITHOUT|"
     r"SIN CONTRASTE|SIN CIV|SIMPLE|BASAL|SANS INJECTION|SANS IV|OHNE KM|SENZA MDC|WO|NOCONTRAST|NO CONTRAST) ",
-    "contrast": r" (POST|CONTRAST|CONTRASTE|WITH|CON CIV|CE|CECT|ENHANCED|INJ|INJECTE|MDC|KM|GADO) ",
+    "contrast": r" (POST|CONTRAST|CONTRASTE|WITH|W|IV|CON CIV|CE|CECT|ENHANCED|INJ|INJECTE|MDC|KM|GADO) ",
     "head": r" (HEAD|BRAIN|SKULL|CRANEO|CRANIO|CRANEAL|CRANIAL|CEREBRAL|CEREBRO|CEREBRUM|ENCEFALO|CABEZA|"
     r"KOPF|SCHAEDEL|SCHADEL|TETE|CRANE|CERVEAU|TESTA|ENCEFALICO|STROKE|ICTUS|HEADNECK|HEAD NECK|NEUROCRANIUM|"
-    r"ENCEPHALE|CABECA|CRANI) ",
+    r"ENCEPHALE|CABECA|CRANI|WILLIS|COW|VERTEX) ",
     "neck": r" (NECK|CAROTID|CAROTIDS|CUELLO|HALS|COU|TSA|TSAO|ARCH|CERVICAL) ",
+    "neck_only": r" (NECK|CUELLO|HALS|COU|CERVICAL) ",
     "elsewhere": r" (CHEST|THORAX|TORAX|ABDOMEN|PELVIS|LUNG|LUNGS|CSPINE|TSPINE|LSPINE|SPINE|LUMBAR|KNEE|"
-    r"HIP|FOOT|LEG|EXTREMITY|HEART|CARDIAC|CORONARY|SINUS|SINUSES|ORBIT|ORBITS|TEMPORAL|IAC|PETROUS) ",
+    r"HIP|FOOT|LEG|EXTREMITY|HEART|CARDIAC|CORONARY|PULMONARY|AORTA|RENAL|LIVER|FACE|FACIAL|MAXILLOFACIAL|"
+    r"MANDIBLE|SINUS|SINUSES|ORBIT|ORBITS|TEMPORAL|IAC|PETROUS) ",
+    "follow_up": r" (FOLLOW ?UP|CONTROL|KONTROLLE|VERLAUF|24 ?H|48 ?H|POST ?OP|DYNACT|XPERCT|CBCT) ",
     "sharp": r" (BONE|HUESO|OS|KNOCHEN|OSSO|LUNG|SHARP|EDGE|HIGH ?RES|HR) ",
     "soft": r" (SOFT|BRAIN|STANDARD|STND|SMOOTH|PARENCHYMA|PARENQUIMA|WEICHTEIL|BLANDO|CEREBRO) ",
 }  # fmt: skip
 WORDS = {name: re.compile(pattern) for name, pattern in _WORD.items()}
+#: A plain scan in words, with the agent that it is said to lack.
+WITHOUT = re.compile(
+    _WORD["plain"].rstrip() + r"(?: (?:IV|INTRAVENOUS|CONTRAST|CONTRASTE|INJECTION|KM|MDC|CIV))* "
+)
 NO_AGENT = {
     "",
     "NO",
@@ -117,7 +124,8 @@ def _unaccented_marks(text: str) -> str:
     text = re.sub(r"(?i)(?<![a-z0-9])(s|c)\s*/\s*(c|civ)(?![a-z])",
                   lambda m: " WITHOUT " if m[1] in "sS" else " CONTRAST ", text)  # fmt: skip
     text = re.sub(r"(?i)(?<![a-z0-9])c\s*-(?![a-z0-9])", " WITHOUT ", text)
-    return re.sub(r"(?i)(?<![a-z0-9])c\s*\+(?![a-z0-9])", " CONTRAST ", text)
+    text = re.sub(r"(?i)(?<![a-z0-9])c\s*\+(?![a-z0-9])", " CONTRAST ", text)
+    return re.sub(r"(?i)(?<![a-z0-9])\+\s*c(?![a-z0-9])", " CONTRAST ", text)
 
 
 def kind_of(stack: Stack) -> Kind:
@@ -132,9 +140,9 @@ def kind_of(stack: Stack) -> Kind:
         or _map(stack, series, image_type)
         or _dynamic(stack, series, own)
         or _processed(stack, series, image_type)
-        or _elsewhere(stack, own)
+        or _elsewhere(stack, series, own)
         or _too_short(stack)
-        or _contrast(stack, series, own)
+        or _with_doubt(_contrast(stack, series, own), stack, series)
     )
 
 
@@ -266,16 +274,40 @@ def _axial(stack: Stack) -> bool | None:
     return bool(abs(across[2]) >= OBLIQUE) if across.any() else None
 
 
-def _elsewhere(stack: Stack, own: str) -> Kind | None:
-    """Another part of the body than the head: by the tag where it says so, else by the words."""
+def _elsewhere(stack: Stack, series: str, own: str) -> Kind | None:
+    """Another part of the body than the head: by the series' words, else by the tag, else by the protocol.
+
+    A tag is often that of the whole study: where the series names the head, a person decides.
+    """
+    if WORDS["head"].search(series):
+        return None
     part = words_of(stack.first.body_part)
-    for text in (part, own):
-        head = WORDS["head"].search(text) or WORDS["neck"].search(text)
-        if head:
-            return None
+    for text in (series, part, own):
         if WORDS["elsewhere"].search(text):
-            return _aside("another part of the body than the head")
+            return Kind("aside", "another part of the body than the head", overridable=True)
+        if WORDS["head"].search(text) or WORDS["neck"].search(text):
+            return None
     return None
+
+
+def _with_doubt(kind: Kind, stack: Stack, series: str) -> Kind:
+    """The kind, with what in the series' words makes a person decide."""
+    if kind.unsure or kind.name not in SCANS:
+        return kind
+    part = words_of(stack.first.body_part)
+    head = WORDS["head"].search(series)
+    doubt = ""
+    if WORDS["neck_only"].search(series) and not head:
+        doubt = "named as of the neck, and not as of the head"
+    elif head and WORDS["elsewhere"].search(series):
+        doubt = "the description names the head and another part of the body"
+    elif WORDS["elsewhere"].search(part) and not (
+        WORDS["head"].search(part) or WORDS["neck"].search(part)
+    ):
+        doubt = "named as of the head, but the tag of the body part says another"
+    elif WORDS["follow_up"].search(series):
+        doubt = "named as of a follow-up"
+    return replace(kind, unsure=doubt) if doubt else kind
 
 
 def _too_short(stack: Stack) -> Kind | None:
@@ -305,7 +337,8 @@ def _contrast(stack: Stack, series: str, own: str) -> Kind:
             return Kind("cta" if agent else "ncct",
                         unsure="the description names both angiography and a plain scan")  # fmt: skip
         angiography = None
-    enhanced = WORDS["contrast"].search(series) and not plain
+    # "without contrast" names no agent, but "with and without" does
+    enhanced = WORDS["contrast"].search(re.sub(WITHOUT, " ", series))
     if angiography:
         if agent or stack.first.contrast == "":
             return Kind("cta")
@@ -316,6 +349,8 @@ def _contrast(stack: Stack, series: str, own: str) -> Kind:
             "ncct" if plain else "cta", unsure=f"a contrast agent is stated, but it is {what}"
         )
     if enhanced:
+        if plain:
+            return Kind("ncct", unsure="named as with contrast and as plain")
         return Kind(
             "cta", unsure="named as with contrast, but no agent is stated, and not angiography"
         )
