@@ -186,7 +186,7 @@ def test_the_thinnest_soft_series_is_taken(tmp_path):
         dicoms.ncct(tmp_path, number=3, slice_mm=2.5, slices=58),
         dicoms.ncct(tmp_path, number=4, slice_mm=1.25, slices=116, kernel="H60s"),
         dicoms.cta(tmp_path, number=5),
-        dicoms.cta(tmp_path, number=6, slice_mm=2.0),
+        dicoms.cta(tmp_path, number=6, slice_mm=2.0, AcquisitionTime="103500"),
     )
     assert chosen == {"ncct": "study1_series3", "cta": "study1_series5"}
     assert made.outcomes["study1_series2"].reason == "study1_series3 is preferred"
@@ -245,6 +245,43 @@ def test_a_thinner_scan_of_hours_later_is_asked_about(tmp_path):
     chosen, made = _chosen(before, after)
     assert not chosen
     assert made.open[0].reason == "acquired 193 minutes apart: which one is the baseline?"
+
+
+def test_a_follow_up_with_a_cta_is_not_the_baseline_because_of_it(tmp_path):
+    chosen, made = _chosen(
+        dicoms.ncct(tmp_path / "1"),
+        dicoms.ncct(tmp_path / "2", study=2, date="20210306"),
+        dicoms.cta(tmp_path / "2", study=2, date="20210306"),
+    )
+    assert not chosen and {q.scan for q in made.open} == {"ncct", "cta"}
+    assert made.open[0].reason.startswith("study 1 has an earlier NCCT than study 2")
+
+
+def test_a_plain_scan_after_the_cta_does_not_take_the_place_of_the_one_before(tmp_path):
+    before = dicoms.ncct(tmp_path / "1", number=2)
+    vessels = dicoms.cta(tmp_path / "1", number=5)
+    after = dicoms.ncct(tmp_path / "2", number=7, slice_mm=2.5, slices=58)
+    chosen, made = _chosen(before, vessels, after)
+    assert chosen["ncct"] == "study1_series2"
+    assert "after the CTA" in made.outcomes["study1_series7"].reason
+    chosen, made = _chosen(vessels, after)
+    assert chosen == {"cta": "study1_series5"} and "after the CTA" in made.open[0].reason
+
+
+def test_an_ncct_hours_before_the_cta_is_asked_about(tmp_path):
+    early = dicoms.ncct(tmp_path, AcquisitionTime="013200")
+    chosen, made = _chosen(early, dicoms.cta(tmp_path))
+    assert chosen == {"cta": "study1_series5"}
+    assert made.open[0].reason == "made 543 minutes from the CTA: are both of the baseline?"
+
+
+def test_phases_are_not_told_apart_by_their_thickness(tmp_path):
+    chosen, made = _chosen(
+        dicoms.cta(tmp_path, number=5, AcquisitionTime="103500"),
+        dicoms.cta(tmp_path, number=6, thickness=0.75, AcquisitionTime="103512.5"),
+    )
+    assert not chosen
+    assert made.open[0].reason == "2 acquisitions: which of the phases is the arterial one?"
 
 
 def test_two_maps_of_one_name_are_left_to_a_person(tmp_path):

@@ -9,13 +9,14 @@ answers (`read_choices`) go before every rule.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from rlvo_lib import storage
 from rlvo_lib.config import InputError
 from rlvo_lib.dataset import IDENTIFIER
+from rlvo_lib.dicom.headers import Header
 from rlvo_lib.dicom.kinds import MAPS, SCANS, Kind, kind_of, soft
 from rlvo_lib.dicom.series import Stack
 
@@ -39,6 +40,8 @@ PREFERRED = {
 }
 SAME_MM = 0.06  # thicknesses that differ by less are one
 APART_MIN = 60.0  # scans further apart are not reconstructions of one: before and after a treatment
+AFTER_CTA_MIN = 1.0  # a plain scan that much after the start of the CTA may hold its contrast
+PHASE_S = 5.0  # CTAs that much apart are not reconstructions of one, but phases
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def choose(stacks: tuple[Stack, ...], answers: Mapping[str, Answer], where: str 
     InputError
         If an answer names no stack of the patient, or one that cannot be that scan.
     """
-    kinds = {stack.label: kind_of(stack) for stack in stacks}
+    kinds = _after_cta(stacks, {stack.label: kind_of(stack) for stack in stacks})
     made = _decided(stacks, kinds, None)
     if not answers:
         return made
@@ -139,8 +142,36 @@ def _decided(stacks: tuple[Stack, ...], kinds: Mapping[str, Kind], study: int | 
     study, doubt = (study, "") if study else _baseline(by_scan)
     for scan in SCANS:
         _decide(scan, by_scan[scan], kinds, study, doubt, made)
+    _ask_about_hours(made)
     _tell_refused(stacks, kinds, made)
     return made
+
+
+def _after_cta(stacks: tuple[Stack, ...], kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The kinds; a plain scan that was made after a CTA of its study is doubtful."""
+    ctas = [stack for stack in stacks if kinds[stack.label].name == "cta"]
+    made = dict(kinds)
+    for stack in stacks:
+        kind = kinds[stack.label]
+        if kind.name != "ncct" or kind.unsure:
+            continue
+        before = [_start(cta) for cta in ctas if cta.study == stack.study]
+        first = min((time for time in before if time), default=None)
+        own = _start(stack)
+        if own and first and (own - first).total_seconds() >= AFTER_CTA_MIN * 60:
+            doubt = "made after the CTA: it may hold contrast, or be of after a treatment"
+            made[stack.label] = replace(kind, unsure=doubt)
+    return made
+
+
+def _ask_about_hours(made: Choice) -> None:
+    """Leave an NCCT open that is hours away from the CTA: it may be of another state."""
+    if "ncct" not in made.chosen or "cta" not in made.chosen:
+        return
+    apart = _minutes_apart([made.chosen["ncct"], made.chosen["cta"]])
+    if apart > APART_MIN:
+        reason = f"made {apart:.0f} minutes from the CTA: are both of the baseline?"
+        _leave_open("ncct", [made.chosen.pop("ncct")], reason, made)
 
 
 def _note(made: Choice, stack: Stack, status: str, reason: str) -> None:
@@ -166,8 +197,17 @@ def _baseline(by_scan: Mapping[str, list[Stack]]) -> tuple[int | None, str]:
             listed = " and ".join(map(str, studies))
             return None, f"studies {listed} each have {what}: which one is the baseline?"
         if studies:
-            return studies[0], ""
+            return studies[0], _earlier(by_scan["ncct"], studies[0])
     return None, ""
+
+
+def _earlier(plain: list[Stack], study: int) -> str:
+    """Why a study with an NCCT of its own may be a follow-up: an NCCT of hours before; "" if none is."""
+    own = [stack for stack in plain if stack.study == study]
+    before = [stack for stack in plain if stack.study < study]
+    if not own or not before or _minutes_apart([*before, *own]) <= APART_MIN:
+        return ""
+    return f"study {before[0].study} has an earlier NCCT than study {study}: which one is the baseline?"
 
 
 def _decide(
@@ -229,6 +269,9 @@ def _best(scan: str, stacks: list[Stack]) -> tuple[list[Stack], str]:
     apart = _minutes_apart(fitting)
     if apart > APART_MIN:
         return fitting, f"acquired {apart:.0f} minutes apart: which one is the baseline?"
+    phases = _phases(fitting) if scan == "cta" else 1
+    if phases > 1:
+        return fitting, f"{phases} acquisitions: which of the phases is the arterial one?"
     thinnest = min(stack.thickness_mm for stack in fitting)
     best = [stack for stack in fitting if stack.thickness_mm - thinnest < SAME_MM]
     if len(best) == 1:
@@ -236,16 +279,40 @@ def _best(scan: str, stacks: list[Stack]) -> tuple[list[Stack], str]:
     return best, f"{len(best)} stacks of {thinnest:g} mm with a soft kernel"
 
 
+def _start(stack: Stack) -> datetime | None:
+    """When the first slice was made; None where the files do not say."""
+    return _time(min(stack.headers, key=lambda header: (header.date or "9", header.time or "9")))
+
+
+def _time(header: Header) -> datetime | None:
+    clock = header.time[:6].ljust(6, "0") if len(header.time) >= 4 else ""
+    try:
+        return datetime.strptime(header.date + clock, "%Y%m%d%H%M%S")
+    except ValueError:
+        return None
+
+
 def _minutes_apart(stacks: list[Stack]) -> float:
     """Between the first and the last of some scans, where the files say when they were made."""
-    times = []
-    for stack in stacks:
-        first = min(stack.headers, key=lambda header: (header.date or "9", header.time or "9"))
-        try:
-            times.append(datetime.strptime(first.date + first.time[:4], "%Y%m%d%H%M"))
-        except ValueError:
-            continue
+    times = [time for time in map(_start, stacks) if time]
     return (max(times) - min(times)).total_seconds() / 60 if times else 0.0
+
+
+def _phases(stacks: list[Stack]) -> int:
+    """How many acquisitions some CTAs are of: the times of their slices lie together, or apart.
+
+    Only times of the acquisition count; those of a series may be of its reconstruction.
+    """
+    spans = []
+    for stack in stacks:
+        times = [_time(header) for header in stack.headers if header.acquired]
+        if times and None not in times:
+            spans.append((min(times), max(times)))
+    count, end = 0, None
+    for first, last in sorted(spans):
+        count += end is None or (first - end).total_seconds() > PHASE_S
+        end = last if end is None else max(end, last)
+    return count
 
 
 def _why(scan: str, stack: Stack, own: list[Stack]) -> str:

@@ -56,6 +56,7 @@ class Header:
     sex: str = ""
     date: str = ""  # of the acquisition, else series, else study: YYYYMMDD
     time: str = ""  # HHMMSS...
+    acquired: bool = False  # whether date and time are those of the acquisition
     study_date: str = ""
     content_time: str = ""
     image_type: tuple[str, ...] = ()
@@ -152,13 +153,14 @@ def _header(path: Path, size: int, data: Any) -> Header:
         shared, "RealWorldValueMappingSequence"
     )
     exposure = _within(shared, "CTXRayDetailsSequence")
-    acquired = _text(data, "AcquisitionDateTime")
+    moment = _text(data, "AcquisitionDateTime")
     positions = tuple(
         _numbers(_within(frame, "PlanePositionSequence"), "ImagePositionPatient")
         for frame in frames
     )
-    date = _text(data, "AcquisitionDate") or acquired[:8]
-    time = _text(data, "AcquisitionTime") if _text(data, "AcquisitionDate") else acquired[8:14]
+    date = _text(data, "AcquisitionDate") or moment[:8]
+    time = _text(data, "AcquisitionTime") if _text(data, "AcquisitionDate") else moment[8:14]
+    acquired = bool(date)
     for level in ("Series", "Study"):
         if not date:
             date, time = _text(data, f"{level}Date"), _text(data, f"{level}Time")
@@ -177,6 +179,7 @@ def _header(path: Path, size: int, data: Any) -> Header:
         sex=_text(data, "PatientSex"),
         date=date,
         time=time,
+        acquired=acquired,
         study_date=_text(data, "StudyDate") + _text(data, "StudyTime"),
         content_time=_text(data, "ContentTime"),
         image_type=_words(data, "ImageType") or _words(kind, "FrameType"),
