@@ -128,11 +128,13 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
-        members = [member for member in packed.infolist() if not member.is_dir()]
+        members = [m for m in packed.infolist() if not m.filename.endswith("/")]
         _refuse_size(archive, folder, sum(member.file_size for member in members), len(members))
         for member in members:
             place = PurePosixPath(member.filename.replace("\\", "/"))
             link = stat.S_ISLNK(member.external_attr >> 16)
+            if not place.parts:
+                raise InputError(f"{archive}: has a member without a name; unpack it yourself")
             if link or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
                 raise InputError(
                     f"{archive}: a member leads out of it, by its name or as a link; unpack it yourself"
