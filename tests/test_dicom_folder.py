@@ -328,6 +328,89 @@ def test_the_same_files_give_the_same_bytes(convert, study, words, exported, tmp
     assert first.in_order
 
 
+def test_a_killed_run_is_taken_up_again(convert, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(stack, scan, *rest):
+        if scan == "cta":
+            raise Killed
+        return whole(stack, scan, *rest)
+
+    whole = dicom.folder.conversion.convert
+    dicoms.ncct(tmp_path / "in" / "a")
+    dicoms.cta(tmp_path / "in" / "b")
+    monkeypatch.setattr(dicom.folder.conversion, "convert", killed)
+    with pytest.raises(Killed):
+        convert(tmp_path / "in")
+    assert len(list((tmp_path / "data").rglob("*.nii.gz"))) == 1
+    monkeypatch.setattr(dicom.folder.conversion, "convert", whole)
+    summary = convert(tmp_path / "in")
+    assert summary.in_order and set(summary.works[0].made) == {"ncct", "cta"}
+
+
+def test_what_a_killed_run_began_goes_where_it_is_not_chosen_any_more(
+    convert, tmp_path, monkeypatch
+):
+    test_a_killed_run_is_taken_up_again(convert, tmp_path, monkeypatch)
+    name = convert(tmp_path / "in").works[0].participant_id
+    record = tmp_path / "data_private" / "finished" / f"{name}.json"
+    scan = f"{name}/ct/{name}_ncct.nii.gz"
+    record.write_text(json.dumps({"begun": [scan]}))
+    shutil.rmtree(tmp_path / "in" / "a")
+    convert(tmp_path / "in", overwrite=True)
+    assert not (tmp_path / "data" / scan).exists()
+    assert not (tmp_path / "data" / scan.replace(".nii.gz", ".json")).exists()
+
+
+def test_a_dataset_that_would_hold_the_dicom_files_is_refused(convert, study, words, tmp_path):
+    dicoms.ncct(tmp_path / "data" / "export")
+    for source in (tmp_path / "data", tmp_path / "data" / "export"):
+        with pytest.raises(InputError, match="would hold the DICOM files"):
+            convert(source)
+
+
+def test_files_that_lack_the_issuer_of_the_identifier_are_of_the_same_patient(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in", IssuerOfPatientID="HOSPITAL")
+    dicoms.cta(tmp_path / "in")
+    (work,) = convert(tmp_path / "in").works
+    assert set(work.made) == {"ncct", "cta"}
+
+
+def test_patients_of_two_issuers_under_one_name_of_the_list_are_refused(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in" / "a", IssuerOfPatientID="HOSPITAL A")
+    dicoms.ncct(tmp_path / "in" / "b", IssuerOfPatientID="HOSPITAL B", number=3)
+    table = tmp_path / "patients.csv"
+    table.write_text("patient_id,participant_id\nP1,sub-0001\n")
+    summary = convert(tmp_path / "in", patients_path=table)
+    assert [work.failed[""][:15] for work in summary.works] == ["another patient"] * 2
+    assert not list((tmp_path / "data").rglob("*.nii.gz"))
+    table.write_text(
+        "patient_id,participant_id\nP1 / HOSPITAL A,sub-0001\nP1 / HOSPITAL B,sub-0002\n"
+    )
+    assert convert(tmp_path / "in", patients_path=table).in_order
+
+
+def test_one_private_folder_for_two_datasets_lists_each_ones_own_patients(
+    convert, study, words, tmp_path
+):
+    dicoms.ncct(tmp_path / "one")
+    dicoms.ncct(tmp_path / "two", patient="P2")
+    private = tmp_path / "data_private"
+    convert(tmp_path / "one", private=private)
+    other = tmp_path / "other"
+    summary = dicom.convert_folder(tmp_path / "two", other, study, words, private=private)
+    rows = pd.read_csv(other / "participants.tsv", sep="\t")
+    assert list(rows["participant_id"]) == [summary.works[0].participant_id]
+
+
+def test_a_member_without_a_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr(zipfile.ZipInfo("."), b"x")
+    with pytest.raises(InputError, match="without a name"):
+        sources.unpacked(tmp_path / "a.zip", tmp_path / "to")
+
+
 def test_scans_of_others_are_not_written_over(convert, tmp_path):
     dicoms.ncct(tmp_path / "in")
     scan = tmp_path / "data/sub-7/ct/sub-7_ncct.nii.gz"

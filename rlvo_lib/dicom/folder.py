@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,7 +22,7 @@ import pandas as pd
 from rlvo_lib import __version__, dataset, storage, workers
 from rlvo_lib.config import InputError, Study
 from rlvo_lib.dataset import IDENTIFIER, TABLE, scan_path
-from rlvo_lib.dicom import conversion, deidentify, report
+from rlvo_lib.dicom import conversion, deidentify, records, report
 from rlvo_lib.dicom.choice import Answer, Choice, choose, read_choices
 from rlvo_lib.dicom.headers import Header, read_headers
 from rlvo_lib.dicom.kinds import SCANS
@@ -34,6 +35,7 @@ from rlvo_lib.intake import folder as dataset_folder
 REPORT = "derivatives/dicom/report"
 WHEN = "scan_datetime"
 UNKNOWN = "not in the list of patients"
+SAME_NAME = "another patient has the same name here; allowed: a row for each, as 'identifier / issuer of it'"
 
 
 def convert_folder(
@@ -73,6 +75,10 @@ def convert_folder(
     private = Path(private) if private else out.absolute().parent / f"{out.absolute().name}_private"
     dataset_folder.read_description(out)
     _refuse_inside(private, out)
+    if _lies_in(source, out):
+        raise InputError(
+            f"{out}: would hold the DICOM files, with names and dates; allowed: a folder of its own"
+        )
     named = deidentify.read_patients(patients_path) if patients_path else None
     answers = _answers(private, choices_path)
     with tempfile.TemporaryDirectory(prefix="rlvo-dicom-") as workspace:
@@ -97,9 +103,12 @@ def convert_folder(
     return summary
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def _refuse_inside(private: Path, out: Path) -> None:
-    inner, outer = os.path.realpath(private), os.path.realpath(out)
-    if os.path.commonpath([inner, outer]) == outer:
+    if _lies_in(private, out):
         raise InputError(
             f"{private}: lies in the dataset, and would be handed on with it; allowed: a folder outside"
         )
@@ -202,6 +211,10 @@ def _decided(
         else:
             work.choice = choose(person.stacks, answers.get(name, {}), f"{name} ")
         works.append(work)
+    names = Counter(work.participant_id for work in works)
+    for work in works:
+        if names[work.participant_id] > 1:
+            work.failed[""], work.choice = SAME_NAME, Choice()
     return works
 
 
@@ -238,15 +251,15 @@ def _convert_patient(
 ) -> Work:
     """Convert the chosen scans of one patient; what fails is kept in ``work.failed``."""
     name = work.participant_id
-    path = _record_path(private, name)
-    old = storage.read_json(path) if path.exists() else {}
+    path = records.path_of(private, name)
+    old = records.read(path)
     if work.failed:  # refused as a whole: nothing of an earlier run may stay
-        if old:
-            _remove_stale(out, old["files"], {})
-            storage.write_json(path, {"key": "", "files": {}, "made": {}, "failed": {}, "when": ""})
+        if path.exists():
+            records.remove_stale(out, old, {})
+            storage.write_json(path, records.EMPTY)
         return work
     key = _key(work, code)
-    if old.get("key") == key and _intact(out, old["files"]) and not old["failed"]:
+    if old["key"] == key and records.intact(out, old["files"]) and not old["failed"]:
         work.made, work.unchanged = old["made"], True
         return work
     files: dict[str, str] = {}
@@ -255,7 +268,7 @@ def _convert_patient(
             continue  # the study has no such scan
         target = scan_path(out, name, places[scan])
         try:
-            _refuse_strange(target, out, old.get("files", {}), overwrite)
+            records.begin(path, target, out, old, overwrite)
             volume = conversion.convert(stack, scan, places[scan], target, workspace / name)
         except (
             InputError,
@@ -279,15 +292,11 @@ def _convert_patient(
         for made in (target, beside):
             files[made.relative_to(out).as_posix()] = storage.digest(made)
         work.made[scan] = stack.label
-    _remove_stale(out, old.get("files", {}), files)
-    storage.write_json(path, {
+    records.remove_stale(out, old, files)
+    storage.write_json(path, records.EMPTY | {
         "key": key, "files": files, "made": work.made, "failed": work.failed, "when": _when(work),
     })  # fmt: skip
     return work
-
-
-def _record_path(private: Path, name: str) -> Path:
-    return private / "finished" / f"{name}.json"
 
 
 def _key(work: Work, code: str) -> str:
@@ -297,26 +306,6 @@ def _key(work: Work, code: str) -> str:
         for scan, stack in work.choice.chosen.items()
     }
     return storage.key(code, work.participant_id, work.days, chosen)
-
-
-def _intact(out: Path, files: Mapping[str, str]) -> bool:
-    return all((out / f).is_file() and storage.digest(out / f) == d for f, d in files.items())
-
-
-def _refuse_strange(target: Path, out: Path, known: Mapping[str, str], overwrite: bool) -> None:
-    name = target.relative_to(out).as_posix()
-    strange = target.exists() and storage.digest(target) != known.get(name)
-    if strange and not overwrite:
-        raise InputError(
-            f"{name}: is there already, and was not made so by this command; allowed: --replace"
-        )
-
-
-def _remove_stale(out: Path, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Take away what this command made before and would not make any more."""
-    for name, digest in old.items():
-        if name not in new and (out / name).is_file() and storage.digest(out / name) == digest:
-            (out / name).unlink()
 
 
 def _when(work: Work) -> str:
@@ -398,23 +387,27 @@ def _merged(path: Path, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFra
 
 def _write_table(out: Path, private: Path, words: Dictionary) -> list[str]:
     """``participants.tsv``, if there is none but this command's own; else who has no row in it."""
-    records = {
-        path.stem: storage.read_json(path)
-        for path in sorted((private / "finished").glob("sub-*.json"))
+    done = {
+        path.stem: records.read(path) for path in sorted((private / "finished").glob("sub-*.json"))
     }
-    records = {name: record for name, record in records.items() if record["files"]}
+    # a private folder may serve several datasets
+    done = {
+        name: record
+        for name, record in done.items()
+        if any((out / file).is_file() for file in record["files"])
+    }
     path, mark = out / TABLE, private / "table.json"
     own = storage.read_json(mark)["sha256"] if mark.exists() else None
     if path.exists() and storage.digest(path) != own:
         rows = set(dataset.read_table(out).rows["participant_id"])
-        return sorted(set(records) - rows)
-    if not records:
+        return sorted(set(done) - rows)
+    if not done:
         path.unlink(missing_ok=True)  # nobody is left in it
         return []
-    columns: dict[str, Any] = {"participant_id": list(records)}
+    columns: dict[str, Any] = {"participant_id": list(done)}
     if WHEN in words:
         missing = (*words[WHEN].missing, "n/a")[0]
-        columns[WHEN] = [record["when"] or missing for record in records.values()]
+        columns[WHEN] = [record["when"] or missing for record in done.values()]
     storage.write_text(path, dataset_folder.table_text(pd.DataFrame(columns), "\t"))
     storage.write_json(mark, {"sha256": storage.digest(path)})
     return []

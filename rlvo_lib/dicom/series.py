@@ -136,7 +136,7 @@ def patients(headers: Sequence[Header]) -> tuple[list[Patient], int]:
 
     A file that was exported twice counts once. Files without an identifier are one patient a study.
     """
-    kept, doubles, clashing = _without_doubles(headers)
+    kept, doubles, clashing = _without_doubles(_with_issuer(headers))
     by_series: dict[str, list[Header]] = defaultdict(list)
     for header in kept:
         by_series[header.series_uid or str(header.path)].append(header)
@@ -149,6 +149,19 @@ def patients(headers: Sequence[Header]) -> tuple[list[Patient], int]:
         own = by_patient[original]
         made.append(Patient(original, tuple(_stacks(own, shared, clashing)), _two_people(own)))
     return made, doubles
+
+
+def _with_issuer(headers: Sequence[Header]) -> list[Header]:
+    """The headers; a file that does not name the identifier's issuer has that of the others, if one only.
+
+    Maps from another workstation often lack it, and are of the same patient.
+    """
+    issuers: dict[str, set[str]] = defaultdict(set)
+    for header in headers:
+        if header.issuer:
+            issuers[header.patient_id].add(header.issuer)
+    lone = {name: next(iter(found)) for name, found in issuers.items() if len(found) == 1}
+    return [h if h.issuer else replace(h, issuer=lone.get(h.patient_id, "")) for h in headers]
 
 
 def who(header: Header) -> str:
