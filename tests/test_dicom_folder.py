@@ -363,6 +363,23 @@ def test_what_a_killed_run_began_goes_where_it_is_not_chosen_any_more(
     assert not (tmp_path / "data" / scan.replace(".nii.gz", ".json")).exists()
 
 
+def test_an_export_without_the_files_of_an_earlier_one_takes_nothing_away(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in" / "a")
+    dicoms.cta(tmp_path / "in" / "b")
+    name = convert(tmp_path / "in").works[0].participant_id
+    table = (tmp_path / "data/derivatives/dicom/report.csv").read_text()
+    dicoms.ncct(tmp_path / "later", study=2, date="20210309")
+    summary = convert(tmp_path / "later")
+    assert summary.works[0].failed[""].startswith("an earlier run made cta, ncct of series")
+    assert not summary.in_order
+    assert len(list((tmp_path / "data").rglob("*.nii.gz"))) == 2
+    assert (tmp_path / "data/derivatives/dicom/report.csv").read_text() == table
+    assert convert(tmp_path / "in").in_order
+    assert convert(tmp_path / "later", overwrite=True).in_order
+    scans = [path.name for path in (tmp_path / "data").rglob("*.nii.gz")]
+    assert scans == [f"{name}_ncct.nii.gz"]
+
+
 def test_a_dataset_that_would_hold_the_dicom_files_is_refused(convert, study, words, tmp_path):
     dicoms.ncct(tmp_path / "data" / "export")
     for source in (tmp_path / "data", tmp_path / "data" / "export"):

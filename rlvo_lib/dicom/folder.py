@@ -97,7 +97,7 @@ def convert_folder(
             summary.works = _converted(works, study, out, private, overwrite, workspace, processes)
             summary.private = private.name
             _write_private(private, summary.works, answers)
-            _write_report(out, summary.works, secret)
+            _write_report(out, [w for w in summary.works if not w.left], secret)
             summary.without_row = _write_table(out, private, words)
             _write_description(out)
     return summary
@@ -258,6 +258,10 @@ def _convert_patient(
             records.remove_stale(out, old, {})
             storage.write_json(path, records.EMPTY)
         return work
+    here = {outcome.stack.first.series_uid for outcome in work.choice.outcomes.values()}
+    if not overwrite and (reason := records.lost(old, here)):
+        work.failed[""], work.left = reason, True
+        return work
     key = _key(work, code)
     if old["key"] == key and records.intact(out, old["files"]) and not old["failed"]:
         work.made, work.unchanged = old["made"], True
@@ -294,7 +298,8 @@ def _convert_patient(
         work.made[scan] = stack.label
     records.remove_stale(out, old, files)
     storage.write_json(path, records.EMPTY | {
-        "key": key, "files": files, "made": work.made, "failed": work.failed, "when": _when(work),
+        "key": key, "files": files, "made": work.made,
+        "series": {scan: work.choice.chosen[scan].first.series_uid for scan in work.made}, "failed": work.failed, "when": _when(work),
     })  # fmt: skip
     return work
 
@@ -343,6 +348,7 @@ def _write_private(
     if rows:
         storage.write_csv(private / "choices.csv", pd.DataFrame(rows))
     storage.write_csv(private / "refused.csv", report.refused_table(works))
+    works = [work for work in works if not work.left]
     names = [work.participant_id for work in works]
     for file, table in (
         ("undecided.csv", report.undecided_table(works)),

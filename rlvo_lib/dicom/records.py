@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlvo_lib import storage
 from rlvo_lib.config import InputError
 
-#: ``begun``: scans that an unfinished run may have written; ``files``: those of a finished one, digests.
-EMPTY = {"key": "", "files": {}, "made": {}, "failed": {}, "when": "", "begun": []}
+#: ``begun``: scans that an unfinished run may have written; ``files``: those of a finished one, digests;
+#: ``made`` and ``series``: the stack and the series of each scan.
+EMPTY = {"key": "", "files": {}, "made": {}, "series": {}, "failed": {}, "when": "", "begun": []}
 
 
 def path_of(private: Path, name: str) -> Path:
@@ -25,6 +26,17 @@ def read(path: Path) -> dict[str, Any]:
 def intact(out: Path, files: Mapping[str, str]) -> bool:
     """Whether all files of the dataset are as they were written."""
     return all((out / f).is_file() and storage.digest(out / f) == d for f, d in files.items())
+
+
+def lost(old: Mapping[str, Any], series: Collection[str]) -> str:
+    """Why a patient's scans must not be made anew: some are of series that are not here now; else ""."""
+    scans = sorted(scan for scan, uid in old["series"].items() if uid not in series)
+    if not scans:
+        return ""
+    return (
+        f"an earlier run made {', '.join(scans)} of series that are not in this folder, and nothing was "
+        "changed; allowed: all files of the patient in one folder, or --replace"
+    )
 
 
 def begin(path: Path, target: Path, out: Path, old: dict[str, Any], overwrite: bool) -> None:

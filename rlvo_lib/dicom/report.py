@@ -35,6 +35,7 @@ class Work:
     made: dict[str, str] = field(default_factory=dict)  # scan: label of its stack
     failed: dict[str, str] = field(default_factory=dict)  # scan, or "": reason
     unchanged: bool = False  # finished before, and found again
+    left: bool = False  # left as an earlier run made it
 
 
 @dataclass
