@@ -380,6 +380,30 @@ def test_an_export_without_the_files_of_an_earlier_one_takes_nothing_away(conver
     assert scans == [f"{name}_ncct.nii.gz"]
 
 
+def test_files_without_a_preamble_and_deflated_ones_are_named(convert, tmp_path):
+    dicoms.ncct(tmp_path / "in" / "whole")
+    bare, packed = dicoms.cta(tmp_path / "in" / "other")[:2]
+    pydicom.dcmwrite(
+        bare, pydicom.Dataset(pydicom.dcmread(bare)), implicit_vr=True, little_endian=True
+    )
+    data = pydicom.dcmread(packed)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(packed, enforce_file_format=True)
+    summary = convert(tmp_path / "in")
+    said = {os.path.basename(name): reason for name, reason in summary.skipped}
+    assert "without a preamble" in said[bare.name] and "deflated" in said[packed.name]
+    assert not summary.in_order and "ncct" in summary.works[0].made
+
+
+def test_a_full_disk_for_temporary_files_stops_the_run(convert, tmp_path, monkeypatch):
+    dicoms.ncct(tmp_path / "in")
+    monkeypatch.setattr(dicom.folder.conversion, "_run_dcm2niix", lambda *_: ("", 1))
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="the disk is full"):
+        convert(tmp_path / "in")
+
+
 def test_a_dataset_that_would_hold_the_dicom_files_is_refused(convert, study, words, tmp_path):
     dicoms.ncct(tmp_path / "data" / "export")
     for source in (tmp_path / "data", tmp_path / "data" / "export"):

@@ -142,6 +142,7 @@ def _one_volume(stack: Stack, converted: Path, said: str, status: int) -> Path:
     files = [p for p in sorted(converted.glob("*.nii")) if not any(m in p.stem for m in others)]
     trouble = [line for line in said.splitlines() if line.startswith(("Error", "Unsupported"))]
     if not files or trouble or status:
+        _refuse_full(stack, converted)
         codec = COMPRESSIONS.get(stack.first.transfer, "")
         how = f", {codec} compression" if codec else ""
         raise InputError(
@@ -151,6 +152,13 @@ def _one_volume(stack: Stack, converted: Path, said: str, status: int) -> Path:
     if len(files) > 1:
         raise InputError(f"{stack.label}: falls into {len(files)} volumes; one is allowed")
     return files[0]
+
+
+def _refuse_full(stack: Stack, folder: Path) -> None:
+    """An error that stops the whole run where it is the disk for temporary files that is full."""
+    bytes_needed = 2 * stack.first.rows * stack.first.columns * len(stack.at_mm)
+    if shutil.disk_usage(folder).free < bytes_needed:
+        raise InputError(f"cannot write {folder}: the disk is full; free some space, or set TMPDIR")
 
 
 COMPRESSIONS = {

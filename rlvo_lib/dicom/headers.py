@@ -33,6 +33,8 @@ TAGS = [
     "RealWorldValueMappingSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+BARE = "DICOM without a preamble; allowed: files as part 10 of DICOM says, exported anew"
 CHUNK = 500  # files that one process reads before it hands them back
 SPAWN_FROM = 4000  # files from which further processes are worth their start
 
@@ -122,7 +124,10 @@ def _read_chunk(paths: tuple[Path, ...]) -> list[Header | None]:
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a file; None if it is not DICOM (no preamble and ``DICM``)."""
+    """The header of a file; None if it is not DICOM.
+
+    A file that begins with its data, without preamble and ``DICM``, has a fault and nothing else.
+    """
     import pydicom
     from pydicom.config import disable_value_validation
 
@@ -130,8 +135,11 @@ def read_header(path: Path) -> Header | None:
         size = path.stat().st_size
         with path.open("rb") as file, warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
-            if file.read(132)[128:] != b"DICM":
-                return None
+            start = file.read(1024)
+            if start[128:132] != b"DICM":
+                return Header(path, size, fault=BARE) if _is_bare(start) else None
+            if DEFLATED in start:  # its header is packed, and unpacks to any size
+                return Header(path, size, fault="deflated; allowed: exported without compression")
             file.seek(0)
             data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             header = _header(path, size, data)
@@ -140,6 +148,14 @@ def read_header(path: Path) -> Header | None:
         return Header(path, fault=f"cannot be read ({error.strerror or 'damaged'})")
     except Exception:  # a damaged header fails in pydicom in many ways, and each means the same
         return Header(path, size, fault="damaged or cut off in its header")
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether a file begins with elements of group 0008 (or 0002), as old exports do."""
+    group, element = (int.from_bytes(start[at : at + 2], "little") for at in (0, 2))
+    length = int.from_bytes(start[4:8], "little")
+    explicit = start[4:6] in (b"UL", b"UI", b"CS", b"OB", b"SH")
+    return group in (2, 8) and element < 0x20 and len(start) > 64 and (explicit or length < 256)
 
 
 def _header(path: Path, size: int, data: Any) -> Header:
@@ -248,8 +264,6 @@ def _unusable(header: Header, data: Any, file: Any, size: int) -> str:
         file.seek(max(0, size - 64))
         whole = b"\xfe\xff\xdd\xe0" in file.read()  # the mark that ends compressed voxels
         return "" if whole or syntax.is_private else "cut off within its compressed voxels"
-    if syntax.is_deflated:
-        return ""
     bits = _whole(data, "BitsAllocated") or 16
     claimed = header.rows * header.columns * header.samples * header.frames * bits // 8
     if here < claimed:
