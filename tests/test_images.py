@@ -300,3 +300,21 @@ def test_a_grid_far_away_is_all_fill():
     far = np.eye(4)
     far[0, 3] = 500
     assert (images.resample(np.ones((3, 3, 3)), np.eye(4), far, (2, 2, 2), fill=9) == 9).all()
+
+
+@pytest.mark.parametrize(
+    "field, value, says",
+    [
+        ("datatype", 77, "a type that NIfTI does not have"),
+        ("vox_offset", 0, "claims a header of 0 bytes"),
+        ("vox_offset", -5, "claims a header of -5 bytes"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(tmp_path, field, value, says):
+    path = images.save_nifti(tmp_path / "a.nii", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    with path.open("rb") as file:
+        header = nib.Nifti1Header.from_fileobj(file)
+    header[field] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    with pytest.raises(InputError, match=says):
+        images.load_nifti(path)

@@ -91,7 +91,7 @@ def _shape(path: Path, fields: nib.Nifti1Header) -> tuple[int, int, int]:
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     said = " x ".join(map(str, shape))
-    if _is_colour(fields):
+    if _is_colour(path, fields):
         raise InputError(
             f"{path}: holds colours or complex numbers; one number a voxel allowed (not a screenshot, "
             "nor a map drawn in colours)"
@@ -104,14 +104,23 @@ def _shape(path: Path, fields: nib.Nifti1Header) -> tuple[int, int, int]:
         raise InputError(f"{path}: has an empty dimension ({said}); each must be at least 1")
     if np.prod(shape, dtype=float) > MAX_VOXELS:
         raise InputError(f"{path}: claims {said} voxels; at most {MAX_VOXELS:,} are read")
-    if not 0 <= float(fields["vox_offset"]) <= MAX_HEADER_BYTES:
-        raise InputError(f"{path}: claims a header of {float(fields['vox_offset']):.0f} bytes")
+    size = int(fields["sizeof_hdr"])
+    if not size <= float(fields["vox_offset"]) <= MAX_HEADER_BYTES:
+        raise InputError(
+            f"{path}: claims a header of {float(fields['vox_offset']):.0f} bytes; allowed: {size:,} to "
+            f"{MAX_HEADER_BYTES:,} before the voxels"
+        )
     return tuple(shape)
 
 
-def _is_colour(fields: nib.Nifti1Header) -> bool:
+def _is_colour(path: Path, fields: nib.Nifti1Header) -> bool:
     try:
         return fields.get_data_dtype().kind not in "iuf"
+    except KeyError:
+        code = int(fields["datatype"])
+        raise InputError(
+            f"{path}: stores its voxels in a type that NIfTI does not have ({code})"
+        ) from None
     except nib.spatialimages.HeaderDataError:
         return False  # an unknown type: what reads the voxels says so
 
