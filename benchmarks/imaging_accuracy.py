@@ -22,7 +22,7 @@ import vessel_accuracy
 
 from rlvo_lib import config, storage, workers
 
-SEED = 311
+SEED = 4711
 CACHE = config.project_root() / ".rlvo_cache" / "imaging-accuracy"
 #: What each part is measured by: a change of these is measured anew.
 CODE = {
@@ -149,4 +149,4 @@ def main(out: Path, fine: int, cohort: int) -> None:
 
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[2:]]
-    main(Path(sys.argv[1]), *(given + [50, 60][len(given) :]))
+    main(Path(sys.argv[1]), *(given + [40, 60][len(given) :]))
