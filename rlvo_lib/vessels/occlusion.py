@@ -1,10 +1,13 @@
-"""Where a large artery ends too early: the candidate for the occlusion.
+"""Where the way from a carotid to the middle cerebral branches is interrupted: the occlusion's candidate.
 
-A wide, bright centre line that ends inside the scan, leads back to the neck on its own side, and has
-dark tissue before it instead of bone, while the other side goes on: that is what an occluded carotid or
-middle cerebral artery leaves in a CTA. Ends at the edge of the scan, at bone (a carotid of the bone's own
-density), and those whose vessel goes on as brightly after a short gap (a narrowing too fine to see)
-are not candidates. No candidate is a valid answer, and the usual one for occlusions beyond M1.
+On each side the shortest way is sought from the carotid at the skull base to the branches in the
+Sylvian fissure: along the centre lines wherever there are any, and straight across where there is no
+lumen. An occluded carotid end or M1 leaves a gap that has to be crossed, whether it shows a stump or
+is missing from its origin on, and whether or not collaterals fill the branches beyond it. The side
+whose way has more millimetres without a lumen is the candidate's; its place is where the way first
+leaves the lumen. What a side lacks altogether, carotid or branches, is taken from the other, mirrored
+in the mid-sagittal plane. Two ways alike: no candidate, as with most occlusions beyond the first fork,
+which leave another branch open.
 """
 
 from __future__ import annotations
@@ -17,32 +20,40 @@ import pandas as pd
 
 from rlvo_lib.head import HeadFrame
 
-LEAST_RADIUS_MM = 1.2
-LEAST_SHARE, MOST_SHARE = (
-    0.35,
-    1.2,
-)  # of the wide arteries' enhancement; a standing column of contrast is dim
-LAST_MM, DIRECTION_MM = 6.0, 4.0  # of a centre line, where its calibre and its direction are taken
-LATERAL_MM = (4.0, 50.0)  # from the midline
-TIP_SHARE = 0.5  # a skeleton ends so many radii before the tip
-DARK_HU, BONE_HU = 120.0, 300.0
-AHEAD_MM = 5.0
-DOWN_MM = 10.0  # a proximal end leads down by at least so much
-GAP_MM, GAP_SHARE = 13.0, 0.7
-MIRROR_MM, MISSING_MM, ENOUGH_MM = 14.0, 4.0, 8.0
-LEAST_SCORE = 0.25
+# Where these arteries run in any adult, mm, in generous boxes. Across: from the midline. Along and up:
+# from M1 itself, which does not depend on how the head is tilted, and M1 within a share of the head.
+MIDLINE_MM = 4.0  # nearer to it: basilar artery, second segments of the anterior cerebral arteries
+M1_MM, M1_HEIGHT, M1_SLACK_MM, M1_RADIUS_MM = (15.0, 28.0), -0.55, 15.0, 0.9
+CAROTID_MM, CAROTID_DOWN_MM, CAROTID_ALONG_MM, CAROTID_RADIUS_MM = 25.0, (6.0, 40.0), 20.0, 1.2
+BRANCHES_MM, BRANCHES_UP_MM, BRANCHES_RADIUS_MM = 25.0, (10.0, 30.0), 0.6
+BEHIND_MM = 35.0  # further behind M1: branches of the posterior cerebral artery
+
+CLOT_HU = 100.0  # fresh clot has 50 to 90: what is darker is not filled
+LEAST_LUMEN_MM = 4.0  # shorter pieces are specks of calcium
+REACH_MM = 25.0  # the longest gap crossed at once: an M1's length
+DETOUR = 20.0  # so many mm within a lumen rather than one without
+LEAST_GAP_MM = 4.0  # what a side lacks more than the other; a tight narrowing hides less of a lumen
+SURE_GAP_MM = 8.0
+BEND_MM = 15.0  # a carotid's last bends, beyond where the way takes the short cut, measure so much
+TIP_MM, EDGE_SHARE = 8.0, 0.5  # a stump too short for a centre line; the wall is at half the contrast
+ICA_MM = 17.0  # nearer to the midline than M1 begins
 
 
 @dataclass(frozen=True)
-class _End:
-    """One end of a tree: its tip (world mm, head mm), direction, calibre and enhancement."""
+class _Way:
+    """The way of one side from carotid to branches.
 
-    tip: np.ndarray
-    head: np.ndarray
-    direction: np.ndarray
-    radius_mm: float
-    share: float
-    component: int
+    places : (n, 3) head mm, own side positive; rows : of `points`, -1 where mirrored from the other
+    side; jumps : (n - 1,) mm of each step that has no lumen, 0 for the others.
+    """
+
+    places: np.ndarray
+    rows: np.ndarray
+    jumps: np.ndarray
+
+    @property
+    def gap_mm(self) -> float:
+        return float(self.jumps.sum())
 
 
 def find_occlusion(
@@ -52,136 +63,224 @@ def find_occlusion(
     cta: np.ndarray,
     affine: np.ndarray,
 ) -> dict[str, Any]:
-    """The likeliest proximal end: side, x, y, z (world mm), segment, score (0 to 1); {} if there is none.
+    """The candidate: side, x, y, z (world mm), segment, score (0 to 1); {} if there is none.
 
-    points, segments : as in `network.VesselGraph`, points with hu; cta : (X, Y, Z) HU.
+    points, segments : as in `network.VesselGraph`, points with hu; cta : (X, Y, Z) HU; affine : 4x4.
+    The score is the surplus of missing lumen, full at 8 mm.
     """
-    wide = points["radius_mm"] > LEAST_RADIUS_MM
-    if not wide.any():
-        return {}
-    brain = 35.0
-    arterial = float(np.percentile(points["hu"][wide], 85)) - brain
-    lines = points.assign(share=(points["hu"] - brain) / max(arterial, 1.0))
-    lines["component"] = lines["segment"].map(segments.set_index("segment")["component"])
-    steps = lines.groupby("segment")["arc_mm"].diff()
-    lines["step_mm"] = steps.fillna(0.0)
     to_head = np.linalg.inv(frame.affine)
-    head = lines[["x", "y", "z"]].to_numpy(float) @ to_head[:3, :3].T + to_head[:3, 3]
-    ends = _ends(lines, segments, to_head)
-    scored = [(_score(end, ends, lines, head, cta, affine), i) for i, end in enumerate(ends)]
-    score, best = max(scored, default=(0.0, -1), key=lambda pair: pair[0])
-    if score < LEAST_SCORE:
+    head = points[["x", "y", "z"]].to_numpy(float) @ to_head[:3, :3].T + to_head[:3, 3]
+    radius = points["radius_mm"].to_numpy(float)
+    m1 = _m1(head, radius, frame)
+    if m1 is None:
         return {}
-    end = ends[best]
-    x, y, z = (float(v) for v in end.tip)
-    side = "right" if end.head[0] > 0 else "left"
+    links = _links(points, segments)
+    filled, links = _filled(points, links, head)
+    ways: dict[int, _Way | None] = {}
+    for sign in (1, -1):
+        ways[sign] = _way(head * [sign, 1, 1], radius, filled, links, m1)
+    for sign in (1, -1):
+        whole = ways[-sign]
+        if ways[sign] is None and whole is not None:
+            ways[sign] = _way(head * [sign, 1, 1], radius, filled, links, m1, whole.places)
+    right, left = ways[1], ways[-1]
+    if right is None or left is None:
+        return {}
+    surplus = right.gap_mm - left.gap_mm
+    if abs(surplus) < LEAST_GAP_MM:
+        return {}
+    sign, way = (1, right) if surplus > 0 else (-1, left)
+    start, ahead = _start(way, sign, head, radius, links)
+    place = frame.affine[:3, :3] @ start + frame.affine[:3, 3]
+    tip = _tip(place, frame.affine[:3, :3] @ ahead, cta, affine)
+    lateral = abs(float(to_head[0, :3] @ tip + to_head[0, 3]))
+    x, y, z = (float(v) for v in tip)
     return {
-        "side": side, "x": x, "y": y, "z": z, "segment": _segment(end, lines, head), "score": score,
+        "side": "right" if sign > 0 else "left", "x": x, "y": y, "z": z,
+        "segment": "M1" if lateral > ICA_MM else "ICA",
+        "score": min(1.0, abs(surplus) / SURE_GAP_MM),
     }  # fmt: skip
 
 
-def _ends(lines: pd.DataFrame, segments: pd.DataFrame, to_head: np.ndarray) -> list[_End]:
-    """All loose ends, their tip a radius beyond the skeleton's, which stops short of it."""
-    nodes = segments[["start", "end"]].to_numpy()
-    met = np.bincount(nodes.ravel())
-    values = lines[["x", "y", "z", "arc_mm", "radius_mm", "share"]].to_numpy(float)
-    owner, component = lines["segment"].to_numpy(), lines["component"].to_numpy()
-    found = []
-    for number, pair in zip(segments["segment"].to_numpy(), nodes, strict=True):
-        rows = np.arange(*np.searchsorted(owner, (number, number + 1)))
-        for node, order in zip(pair, (rows, rows[::-1]), strict=True):
-            if met[node] != 1:
-                continue
-            part = values[order]
-            away = np.abs(part[:, 3] - part[0, 3])
-            radius, share = np.median(part[away <= LAST_MM, 4:], axis=0)
-            back = part[min(len(part) - 1, int(np.searchsorted(away, DIRECTION_MM))), :3]
-            length = float(np.linalg.norm(part[0, :3] - back))
-            direction = (part[0, :3] - back) / length if length > 0 else np.zeros(3)
-            tip = part[0, :3] + direction * TIP_SHARE * radius
-            head = to_head[:3, :3] @ tip + to_head[:3, 3]
-            turned = to_head[:3, :3] @ direction
-            found.append(
-                _End(tip, head, turned, float(radius), float(share), int(component[rows[0]]))
-            )
-    return found
+def _m1(head: np.ndarray, radius: np.ndarray, frame: HeadFrame) -> np.ndarray | None:
+    """Depth and height (y, z head mm) of the first segments of the middle cerebral arteries."""
+    away = np.abs(head[:, 0])
+    m1 = (away > M1_MM[0]) & (away < M1_MM[1]) & (head[:, 1] > 0) & (radius > M1_RADIUS_MM)
+    m1 &= np.abs(head[:, 2] - M1_HEIGHT * frame.length_mm) < M1_SLACK_MM
+    return np.median(head[m1, 1:], axis=0) if m1.any() else None
 
 
-def _score(
-    end: _End, ends: list[_End], lines: pd.DataFrame, head: np.ndarray,
-    cta: np.ndarray, affine: np.ndarray,
-) -> float:  # fmt: skip
-    """0 to 1: how much an end looks like an occlusion of its vessel."""
-    if end.radius_mm < LEAST_RADIUS_MM or not LEAST_SHARE < end.share < MOST_SHARE:
-        return 0.0
-    if not LATERAL_MM[0] < abs(end.head[0]) < LATERAL_MM[1]:
-        return 0.0
-    if not _dark_ahead(end, cta, affine) or not _leads_down(end, lines, head):
-        return 0.0
-    if _goes_on(end, ends):
-        return 0.0
-    missing = _missing(end, lines, head)
-    calibre = min(1.0, end.radius_mm / 1.6)
-    return float(calibre * min(1.0, end.share / 0.6) * (0.2 + 0.8 * missing))
+def _links(points: pd.DataFrame, segments: pd.DataFrame) -> np.ndarray:
+    """Pairs of rows of `points` (n, 2) that a lumen joins: neighbours, and ends that share a node."""
+    owner = points["segment"].to_numpy()
+    inner = np.flatnonzero(owner[1:] == owner[:-1])
+    number = segments["segment"].to_numpy()
+    rows = np.r_[np.searchsorted(owner, number), np.searchsorted(owner, number, side="right") - 1]
+    nodes = np.r_[segments["start"].to_numpy(), segments["end"].to_numpy()]
+    order = np.argsort(nodes, kind="stable")
+    same = nodes[order][1:] == nodes[order][:-1]
+    joints = np.stack([rows[order][:-1][same], rows[order][1:][same]], axis=1)
+    return np.concatenate([np.stack([inner, inner + 1], axis=1), joints])
 
 
-def _dark_ahead(end: _End, cta: np.ndarray, affine: np.ndarray) -> bool:
-    """Whether soft tissue, and neither bone nor the scan's edge, lies before the tip."""
-    from scipy import ndimage
+def _filled(
+    points: pd.DataFrame, links: np.ndarray, head: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which points lie in a lumen with contrast, bool (n,), and the links between those."""
+    from scipy.ndimage import uniform_filter1d
 
-    world = end.tip
-    inverse = np.linalg.inv(affine)
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    at = inverse[:3, :3] @ world + inverse[:3, 3]
-    if (np.minimum(at, np.array(cta.shape) - 1 - at) * size < 2.5).any():
-        return False
-    low = np.maximum(np.floor(at - AHEAD_MM / size), 0).astype(int)
-    high = np.minimum(np.ceil(at + AHEAD_MM / size) + 1, cta.shape).astype(int)
-    box = cta[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    soft = ndimage.uniform_filter(box.astype(np.float32), 3, mode="nearest")
-    return float(np.mean(soft < DARK_HU)) > 0.35 and float(np.mean(soft > BONE_HU + 250)) < 0.2
+    hu = uniform_filter1d(points["hu"].to_numpy(float), 5, mode="nearest")
+    filled = hu > CLOT_HU
+    links = links[filled[links].all(axis=1)]
+    part = _parts(len(head), links)
+    mm = np.bincount(part[links[:, 0]], weights=_lengths(head, links), minlength=len(head))
+    filled &= mm[part] >= LEAST_LUMEN_MM
+    return filled, links[filled[links].all(axis=1)]
 
 
-def _leads_down(end: _End, lines: pd.DataFrame, head: np.ndarray) -> bool:
-    own = (lines["component"] == end.component).to_numpy() & (head[:, 0] * end.head[0] > 0)
-    own &= np.abs(head[:, 0]) > LATERAL_MM[0]
-    return bool(own.any()) and end.head[2] - float(head[own, 2].min()) >= DOWN_MM
+def _lengths(places: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
 
 
-def _goes_on(end: _End, ends: list[_End]) -> bool:
-    """Whether another wide end, as bright, faces this one across a short gap."""
-    for other in ends:
-        gap = other.head - end.head
-        length = float(np.linalg.norm(gap))
-        alike = other.radius_mm > 0.6 * end.radius_mm and other.share > GAP_SHARE * end.share
-        if other is end or length > GAP_MM or not alike:
-            continue
-        ahead = float(gap @ end.direction) > 0.3 * length
-        if ahead and float(other.direction @ end.direction) < 0:
-            return True
-    return False
+def _parts(n: int, links: np.ndarray) -> np.ndarray:
+    """Number of the connected part that each of n points belongs to."""
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(_matrix(n, links, np.ones(len(links))), directed=False)[1]
 
 
-def _missing(end: _End, lines: pd.DataFrame, head: np.ndarray) -> float:
-    """How much of the other side's wide arteries around the mirrored tip this side lacks, 0 to 1."""
+def _matrix(n: int, pairs: np.ndarray, cost: np.ndarray):
+    """Sparse n x n costs; of several for a pair, the least. None is 0, which would be no link."""
+    from scipy.sparse import coo_matrix
+
+    low, high = pairs.min(axis=1), pairs.max(axis=1)
+    order = np.lexsort((cost, low * n + high))
+    low, high, cost = low[order], high[order], np.maximum(cost[order], 1e-6)
+    first = np.r_[True, (np.diff(low) != 0) | (np.diff(high) != 0)][: len(low)]
+    return coo_matrix((cost[first], (low[first], high[first])), shape=(n, n)).tocsr()
+
+
+def _way(
+    head: np.ndarray, radius: np.ndarray, filled: np.ndarray, links: np.ndarray,
+    m1: np.ndarray, other: np.ndarray | None = None,
+) -> _Way | None:  # fmt: skip
+    """The way with the least missing lumen; None without carotid or branches, or too far apart.
+
+    head : (n, 3), own side positive; other : the other side's way, for what is missing of this one.
+    """
+    from scipy.sparse.csgraph import dijkstra
     from scipy.spatial import cKDTree
 
-    mirrored = head * [-1, 1, 1]
-    other = (head[:, 0] * end.head[0] < 0) & (lines["radius_mm"] > 0.9).to_numpy()
-    other &= np.abs(head[:, 0]) > LATERAL_MM[0]
-    beyond = mirrored - end.head
-    other &= np.linalg.norm(beyond, axis=1) < MIRROR_MM
-    if other.sum() < 3:
-        return 0.0
-    usual = float(lines["share"][other].median())
-    bright = (lines["share"] > 0.6 * usual).to_numpy()
-    same = bright & (head[:, 0] * end.head[0] > 0)
-    if not same.any():
-        return 1.0
-    away = cKDTree(head[same]).query(mirrored[other])[0]
-    return min(1.0, float(lines["step_mm"][other][away > MISSING_MM].sum()) / ENOUGH_MM)
+    along, up = head[:, 1] - m1[0], head[:, 2] - m1[1]
+    own = filled & (head[:, 0] > MIDLINE_MM) & (along > -BEHIND_MM)
+    carotid = own & (head[:, 0] < CAROTID_MM) & (radius > CAROTID_RADIUS_MM)
+    carotid &= (up < -CAROTID_DOWN_MM[0]) & (up > -CAROTID_DOWN_MM[1])
+    carotid &= np.abs(along) < CAROTID_ALONG_MM
+    branch = own & (head[:, 0] > BRANCHES_MM) & (radius > BRANCHES_RADIUS_MM)
+    branch &= (up > BRANCHES_UP_MM[0]) & (up < BRANCHES_UP_MM[1])
+    rows = np.flatnonzero(own)
+    number = np.full(len(head), -1)
+    number[rows] = np.arange(len(rows))
+    lumen = number[links]
+    lumen = lumen[(lumen >= 0).all(axis=1)]
+    places, starts, ends = head[rows], number[carotid], number[branch]
+    starts = _lowest(starts, places, lumen)
+    bare = np.empty((0, 2), dtype=int)
+    if other is not None:
+        first = len(places)
+        places = np.concatenate([places, other])
+        rows = np.r_[rows, np.full(len(other), -1)]
+        virtual = np.arange(first, len(places))
+        bare = np.stack([virtual[:-1], virtual[1:]], axis=1)
+        starts = starts if len(starts) else virtual[:1]
+        ends = ends if len(ends) else virtual[-1:]
+    if not len(starts) or not len(ends):
+        return None
+    n = len(places)
+    leaps = cKDTree(places).query_pairs(REACH_MM, output_type="ndarray")
+    leaps = np.concatenate([leaps, bare])
+    source = np.stack([np.full(len(starts), n), starts], axis=1)
+    cost = [_lengths(places, lumen) / DETOUR, _lengths(places, leaps), np.zeros(len(starts))]
+    matrix = _matrix(n + 1, np.concatenate([lumen, leaps, source]), np.concatenate(cost))
+    away, before = dijkstra(matrix, directed=False, indices=n, return_predecessors=True)
+    at = ends[away[ends].argmin()]
+    if not np.isfinite(away[at]):
+        return None
+    path = [at]
+    while before[path[-1]] != n:
+        path.append(before[path[-1]])
+    path = np.array(path[::-1])
+    steps = np.sort(np.stack([path[:-1], path[1:]], axis=1), axis=1)
+    known = np.isin(steps @ [n, 1], np.sort(lumen, axis=1) @ [n, 1])
+    return _Way(places[path], rows[path], np.where(known, 0.0, _lengths(places, steps)))
 
 
-def _segment(end: _End, lines: pd.DataFrame, head: np.ndarray) -> str:
-    """ICA or M1, by general anatomy: M1 begins where the artery turns outwards, 15 mm off the midline."""
-    return "M1" if abs(end.head[0]) > 17 else "ICA"
+def _lowest(starts: np.ndarray, places: np.ndarray, lumen: np.ndarray) -> np.ndarray:
+    """The lowest of `starts` in each connected part."""
+    part = _parts(len(places), lumen)[starts]
+    order = np.lexsort((places[starts, 2], part))
+    return starts[order][np.unique(part[order], return_index=True)[1]]
+
+
+def _start(
+    way: _Way, sign: int, head: np.ndarray, radius: np.ndarray, links: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the way's first true gap begins (head mm), and the direction there.
+
+    From a bend the way leaves the lumen before its end: where all that follows lies within
+    `BEND_MM`, the far end of that is taken.
+    """
+    from scipy.sparse.csgraph import dijkstra
+
+    least = min(LEAST_GAP_MM, float(way.jumps.max()))
+    at = int(np.flatnonzero(way.jumps >= least)[0])
+    row = int(way.rows[at])
+    here, there = way.places[at] * [sign, 1, 1], way.places[at + 1] * [sign, 1, 1]
+    if row < 0:
+        return here, np.zeros(3)
+    past = way.rows[max(0, at - 6) : at]
+    onward = links[~np.isin(links, past).any(axis=1)]
+    matrix = _matrix(len(head), onward, _lengths(head, onward))
+    away, before = dijkstra(matrix, directed=False, indices=row, return_predecessors=True)
+    rest = np.flatnonzero(np.isfinite(away))
+    if at and np.linalg.norm(head[rest] - here, axis=1).max() < BEND_MM:
+        wide = rest[radius[rest] > 0.5 * radius[row]]
+        end = int(wide[away[wide].argmax()])
+        back = end
+        while away[end] - away[back] < 4.0 and before[back] >= 0:
+            back = before[back]
+        if back != end:
+            here, there = head[end], 2 * head[end] - head[back]
+    return here, (there - here) / max(float(np.linalg.norm(there - here)), 1e-9)
+
+
+def _tip(place: np.ndarray, ahead: np.ndarray, cta: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The end of the lumen before `place` in the direction `ahead` (world mm), where there is one.
+
+    The farthest voxel, by the direction, of those over half the contrast that are connected with the
+    place and lie within 8 mm and 60 degrees of it.
+    """
+    from scipy import ndimage
+
+    if not ahead.any():
+        return place
+    inverse = np.linalg.inv(affine)
+    at = inverse[:3, :3] @ place + inverse[:3, 3]
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    low = np.maximum(np.floor(at - TIP_MM / size), 0).astype(int)
+    high = np.minimum(np.ceil(at + TIP_MM / size) + 1, cta.shape).astype(int)
+    box = cta[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    middle = np.clip(np.rint(at - low), 0, np.array(box.shape) - 1).astype(int)
+    near = tuple(slice(max(0, m - 1), m + 2) for m in middle)
+    bright = box > CLOT_HU / 2 + EDGE_SHARE * (float(np.median(box[near])) - CLOT_HU / 2)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in box.shape], indexing="ij"), axis=-1)
+    offset = (index + low - at) @ affine[:3, :3].T
+    length = np.linalg.norm(offset, axis=-1)
+    forward = offset @ ahead
+    cone = (length < TIP_MM) & (forward > 0.5 * length) | (length < 1.5 * size.max())
+    labels = ndimage.label(bright & cone)[0]
+    mine = labels == labels[tuple(middle)] if labels[tuple(middle)] else np.zeros_like(bright)
+    if not mine.any():
+        return place
+    far = np.flatnonzero(mine)[forward[mine].argmax()]
+    return place + offset.reshape(-1, 3)[far]
