@@ -28,14 +28,17 @@ CAROTID_MM, CAROTID_DOWN_MM, CAROTID_ALONG_MM, CAROTID_RADIUS_MM = 25.0, (6.0, 4
 BRANCHES_MM, BRANCHES_UP_MM, BRANCHES_RADIUS_MM = 25.0, (10.0, 30.0), 0.6
 BEHIND_MM = 35.0  # further behind M1: branches of the posterior cerebral artery
 
+BRAIN_HU = 35.0
 CLOT_HU = 100.0  # fresh clot has 50 to 90: what is darker is not filled
 LEAST_LUMEN_MM = 4.0  # shorter pieces are specks of calcium
 REACH_MM = 25.0  # the longest gap crossed at once: an M1's length
 DETOUR = 20.0  # so many mm within a lumen rather than one without
 LEAST_GAP_MM = 4.0  # what a side lacks more than the other; a tight narrowing hides less of a lumen
 SURE_GAP_MM = 8.0
+BRIGHT_SHARE, BEYOND_MM = 0.7, 6.0  # of the wide arteries' contrast; taken over so many mm
+CORRIDOR_MM, EDGE_SIGMA_MM = 4.0, 0.5
 BEND_MM = 15.0  # a carotid's last bends, beyond where the way takes the short cut, measure so much
-TIP_MM, EDGE_SHARE = 8.0, 0.5  # a stump too short for a centre line; the wall is at half the contrast
+TIP_MM, NEAR_MM, CONE, EDGE_SHARE = 6.0, 0.6, 0.7, 0.5
 ICA_MM = 17.0  # nearer to the midline than M1 begins
 
 
@@ -76,16 +79,20 @@ def find_occlusion(
         return {}
     links = _links(points, segments)
     filled, links = _filled(points, links, head)
-    ways: dict[int, _Way | None] = {}
-    for sign in (1, -1):
-        ways[sign] = _way(head * [sign, 1, 1], radius, filled, links, m1)
-    for sign in (1, -1):
-        whole = ways[-sign]
-        if ways[sign] is None and whole is not None:
-            ways[sign] = _way(head * [sign, 1, 1], radius, filled, links, m1, whole.places)
-    right, left = ways[1], ways[-1]
+    sides = {sign: head * [sign, 1, 1] for sign in (1, -1)}
+    ways = {sign: _way(side, radius, filled, links, m1) for sign, side in sides.items()}
+    right, left = (
+        way or (ways[-sign] and _way(sides[sign], radius, filled, links, m1, ways[-sign].places))
+        for sign, way in ways.items()
+    )
     if right is None or left is None:
         return {}
+    contrast = points["hu"].to_numpy(float) - BRAIN_HU
+    arterial = float(np.percentile(contrast[radius > CAROTID_RADIUS_MM], 85))
+    right, left = (
+        _without_narrowings(way, sign, contrast / arterial, frame, cta, affine)
+        for sign, way in ((1, right), (-1, left))
+    )
     surplus = right.gap_mm - left.gap_mm
     if abs(surplus) < LEAST_GAP_MM:
         return {}
@@ -222,6 +229,55 @@ def _lowest(starts: np.ndarray, places: np.ndarray, lumen: np.ndarray) -> np.nda
     return starts[order][np.unique(part[order], return_index=True)[1]]
 
 
+def _without_narrowings(
+    way: _Way, sign: int, share: np.ndarray, frame: HeadFrame, cta: np.ndarray, affine: np.ndarray
+) -> _Way:
+    """The way without the gaps that are no occlusion but a lumen too narrow for a centre line.
+
+    Beyond these the artery is as bright as others, and between the ends it is brighter than clot.
+    """
+    jumps = way.jumps.copy()
+    arc = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(way.places, axis=0), axis=1))]
+    world = (way.places * [sign, 1, 1]) @ frame.affine[:3, :3].T + frame.affine[:3, 3]
+    for at in np.flatnonzero(jumps):
+        beyond = way.rows[(arc >= arc[at + 1]) & (arc <= arc[at + 1] + BEYOND_MM)]
+        beyond = beyond[beyond >= 0]
+        if len(beyond) and float(np.median(share[beyond])) > BRIGHT_SHARE:
+            if _joined(world[at], world[at + 1], cta, affine):
+                jumps[at] = 0.0
+    return _Way(way.places, way.rows, jumps)
+
+
+def _joined(start: np.ndarray, end: np.ndarray, cta: np.ndarray, affine: np.ndarray) -> bool:
+    """Whether what is brighter than clot joins two places (world mm), near the line between them."""
+    from scipy import ndimage
+
+    box, offset = _box(cta, affine, np.stack([start, end]), CORRIDOR_MM)
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    smooth = ndimage.gaussian_filter(box.astype(np.float32), EDGE_SIGMA_MM / size)
+    line = end - start
+    along = np.clip(offset @ line / (line @ line), 0, 1)
+    corridor = np.linalg.norm(offset - along[..., None] * line, axis=-1) < CORRIDOR_MM
+    labels = ndimage.label(corridor & (smooth > CLOT_HU), np.ones((3, 3, 3)))[0]
+    near = [np.linalg.norm(offset - at, axis=-1) < CORRIDOR_MM / 2 for at in (0 * line, line)]
+    ends = [set(np.unique(labels[part])) - {0} for part in near]
+    return bool(ends[0] & ends[1])
+
+
+def _box(
+    cta: np.ndarray, affine: np.ndarray, places: np.ndarray, margin_mm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the scan around places (n, 3) world mm; (..., 3) mm of its voxels from the first."""
+    inverse = np.linalg.inv(affine)
+    at = places @ inverse[:3, :3].T + inverse[:3, 3]
+    margin = margin_mm / np.linalg.norm(affine[:3, :3], axis=0)
+    low = np.clip(np.floor(at.min(axis=0) - margin), 0, np.array(cta.shape) - 1).astype(int)
+    high = np.clip(np.ceil(at.max(axis=0) + margin) + 1, low + 1, cta.shape).astype(int)
+    box = cta[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in box.shape], indexing="ij"), axis=-1)
+    return box, (index + low - at[0]) @ affine[:3, :3].T
+
+
 def _start(
     way: _Way, sign: int, head: np.ndarray, radius: np.ndarray, links: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -264,23 +320,14 @@ def _tip(place: np.ndarray, ahead: np.ndarray, cta: np.ndarray, affine: np.ndarr
 
     if not ahead.any():
         return place
-    inverse = np.linalg.inv(affine)
-    at = inverse[:3, :3] @ place + inverse[:3, 3]
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    low = np.maximum(np.floor(at - TIP_MM / size), 0).astype(int)
-    high = np.minimum(np.ceil(at + TIP_MM / size) + 1, cta.shape).astype(int)
-    box = cta[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    middle = np.clip(np.rint(at - low), 0, np.array(box.shape) - 1).astype(int)
-    near = tuple(slice(max(0, m - 1), m + 2) for m in middle)
-    bright = box > CLOT_HU / 2 + EDGE_SHARE * (float(np.median(box[near])) - CLOT_HU / 2)
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in box.shape], indexing="ij"), axis=-1)
-    offset = (index + low - at) @ affine[:3, :3].T
+    box, offset = _box(cta, affine, place[None], TIP_MM)
     length = np.linalg.norm(offset, axis=-1)
     forward = offset @ ahead
-    cone = (length < TIP_MM) & (forward > 0.5 * length) | (length < 1.5 * size.max())
-    labels = ndimage.label(bright & cone)[0]
-    mine = labels == labels[tuple(middle)] if labels[tuple(middle)] else np.zeros_like(bright)
-    if not mine.any():
-        return place
+    near = length < NEAR_MM + np.linalg.norm(affine[:3, :3], axis=0).max() / 2
+    lumen = float(np.median(box[near])) - BRAIN_HU
+    lumen = box > BRAIN_HU + EDGE_SHARE * lumen
+    cone = (length < TIP_MM) & (forward > CONE * length) | near
+    labels = ndimage.label(lumen & cone)[0]
+    mine = np.isin(labels, np.unique(labels[near & lumen]))
     far = np.flatnonzero(mine)[forward[mine].argmax()]
     return place + offset.reshape(-1, 3)[far]
