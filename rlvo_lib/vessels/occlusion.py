@@ -39,7 +39,7 @@ BRIGHT_SHARE, BEYOND_MM = 0.7, 6.0  # of the wide arteries' contrast; taken over
 CORRIDOR_MM, EDGE_SIGMA_MM = 4.0, 0.5
 BEND_MM = 15.0  # a carotid's last bends, beyond where the way takes the short cut, measure so much
 TIP_MM, NEAR_MM, CONE, EDGE_SHARE = 6.0, 0.6, 0.7, 0.5
-ICA_MM = 17.0  # nearer to the midline than M1 begins
+ICA_MM, ANTERIOR_MM = 17.0, 8.0  # from the midline: no carotid ends further out; the ACA is nearer
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,11 @@ def find_occlusion(
     place = frame.affine[:3, :3] @ start + frame.affine[:3, 3]
     tip = _tip(place, frame.affine[:3, :3] @ ahead, cta, affine)
     lateral = abs(float(to_head[0, :3] @ tip + to_head[0, 3]))
+    beyond_t = lateral > ICA_MM or _feeds_anterior(way, sides[sign], links, m1)
     x, y, z = (float(v) for v in tip)
     return {
         "side": "right" if sign > 0 else "left", "x": x, "y": y, "z": z,
-        "segment": "M1" if lateral > ICA_MM else "ICA",
+        "segment": "M1" if beyond_t else "ICA",
         "score": min(1.0, abs(surplus) / SURE_GAP_MM),
     }  # fmt: skip
 
@@ -308,6 +309,16 @@ def _start(
         if back != end:
             here, there = head[end], 2 * head[end] - head[back]
     return here, (there - here) / max(float(np.linalg.norm(there - here)), 1e-9)
+
+
+def _feeds_anterior(way: _Way, head: np.ndarray, links: np.ndarray, m1: np.ndarray) -> bool:
+    """Whether the carotid that the way begins in goes on, on its own side, into the anterior cerebral artery."""
+    own = links[(head[links, 0] > MIDLINE_MM).all(axis=1)]
+    part = _parts(len(head), own)
+    anterior = (head[:, 0] > MIDLINE_MM) & (head[:, 0] < ANTERIOR_MM)
+    anterior &= (head[:, 1] > m1[0]) & (head[:, 2] > m1[1] - CAROTID_DOWN_MM[0])
+    row = int(way.rows[0])
+    return row >= 0 and bool(anterior[part == part[row]].any())
 
 
 def _tip(place: np.ndarray, ahead: np.ndarray, cta: np.ndarray, affine: np.ndarray) -> np.ndarray:
