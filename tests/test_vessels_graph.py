@@ -134,3 +134,82 @@ def test_a_whole_tree_has_no_occlusion_and_tubes_of_known_calibre():
         (graph.points.x.abs() > 15) & (graph.points.x.abs() < 28) & (graph.points.z < -85)
     ]
     assert m1.radius_mm.median() == pytest.approx(1.5, abs=0.2)
+
+
+def box_on(side, corners):
+    """A box given for the right side, mirrored for the left."""
+    (x0, *low), (x1, *high) = corners
+    return corners if side == "right" else ((-x1, *low), (-x0, *high))
+
+
+BEYOND = ((22, -60, -120), (90, 60, -40))  # M1 and all it feeds
+CLOT = ((20, -60, -98), (29, 60, -86))  # its middle; the branches fill
+ORIGIN = ((12.5, -60, -98), (90, 60, -40))  # all from where it leaves the carotid: no stump
+CAROTID_END = ((5, -60, -98.5), (30, 60, -85))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(
+    ("dark", "start", "segment"),
+    [
+        (BEYOND, (22, 9.8, -93.6), "M1"),
+        (CLOT, (20, 10.2, -93.8), "M1"),
+        (ORIGIN, (12.5, 11.5, -94.7), "M1"),
+        (CAROTID_END, (10, 11.5, -98.5), "ICA"),
+    ],
+)
+def test_an_occlusion_is_found_on_its_side_where_it_begins(side, dark, start, segment):
+    hu, affine, mask = fine_cta_hu(dark=box_on(side, dark))
+    found = vessels.graph(mask, affine, hu, head_frame(head_hu(*NCCT), NCCT[1])).occlusion
+    assert found["side"] == side and found["segment"] == segment and found["score"] > 0.5
+    place = np.array([found[axis] for axis in "xyz"])
+    assert np.linalg.norm(place - np.array(start) * [1 if side == "right" else -1, 1, 1]) < 3
+
+
+def test_an_occlusion_does_not_depend_on_how_the_scan_is_stored():
+    hu, affine, mask = fine_cta_hu(dark=CLOT)
+    frame = head_frame(head_hu(*NCCT), NCCT[1])
+    las = affine @ np.diag([-1.0, 1, 1, 1])
+    las[:3, 3] += affine[:3, 0] * (hu.shape[0] - 1)
+    one = vessels.graph(mask, affine, hu, frame).occlusion
+    two = vessels.graph(mask[::-1], las, hu[::-1], frame).occlusion
+    assert one["side"] == two["side"] == "right"
+    assert np.linalg.norm([one[axis] - two[axis] for axis in "xyz"]) < 1.5
+
+
+def test_a_carotid_that_is_missing_is_an_occlusion_below():
+    hu, affine, mask = fine_cta_hu(dark=((-20, -60, -120), (-5, 60, -97)))
+    found = vessels.graph(mask, affine, hu, head_frame(head_hu(*NCCT), NCCT[1])).occlusion
+    assert found["side"] == "left" and found["segment"] == "ICA"
+    assert np.linalg.norm([found["x"] + 10, found["y"] - 10, found["z"] + 106]) < 4
+
+
+def test_without_a_frame_that_of_the_cta_is_taken_and_without_both_there_is_no_candidate():
+    hu, affine, mask = fine_cta_hu(dark=CLOT)
+    own = vessels.graph(mask, affine, hu, head_frame(hu, affine, "cta")).occlusion
+    assert vessels.graph(mask, affine, hu).occlusion == own
+    assert vessels.graph(mask, affine).occlusion == {}
+
+
+def test_a_narrowing_without_a_centre_line_is_no_occlusion_if_the_artery_goes_on_as_brightly():
+    hu, affine, mask = fine_cta_hu()
+    x = np.arange(hu.shape[0]) * affine[0, 0] + affine[0, 3]
+    gap = (x > 18) & (x < 26)
+    mask[gap] = False
+    frame = head_frame(head_hu(*NCCT), NCCT[1])
+    assert vessels.graph(mask, affine, hu, frame).occlusion == {}
+    hu[gap] = np.minimum(hu[gap], 60)
+    assert vessels.graph(mask, affine, hu, frame).occlusion["side"] == "right"
+
+
+def test_one_branch_that_is_missing_is_no_occlusion_of_its_trunk():
+    hu, affine, mask = fine_cta_hu(dark=((34, -60, -87), (90, 2, -40)))
+    frame = head_frame(head_hu(*NCCT), NCCT[1])
+    assert vessels.graph(mask, affine, hu, frame).occlusion == {}
+
+
+def test_a_mask_of_noise_has_no_trouble_with_occlusions():
+    hu, affine, _ = fine_cta_hu()
+    mask = np.random.default_rng(0).random(hu.shape) < 0.05
+    graph = vessels.graph(mask, affine, np.full_like(hu, 300), head_frame(head_hu(*NCCT), NCCT[1]))
+    json.dumps(graph.summary(), allow_nan=False)

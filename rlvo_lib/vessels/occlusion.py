@@ -32,13 +32,15 @@ BRAIN_HU = 35.0
 CLOT_HU = 100.0  # fresh clot has 50 to 90: what is darker is not filled
 LEAST_LUMEN_MM = 4.0  # shorter pieces are specks of calcium
 REACH_MM = 25.0  # the longest gap crossed at once: an M1's length
+MOST_LEAPING = 3000  # points a side that gaps may begin or end at: four times those of a clear scan
 DETOUR = 20.0  # so many mm within a lumen rather than one without
 LEAST_GAP_MM = 4.0  # what a side lacks more than the other; a tight narrowing hides less of a lumen
 SURE_GAP_MM = 8.0
 BRIGHT_SHARE, BEYOND_MM = 0.7, 6.0  # of the wide arteries' contrast; taken over so many mm
 CORRIDOR_MM, EDGE_SIGMA_MM = 4.0, 0.5
 BEND_MM = 15.0  # a carotid's last bends, beyond where the way takes the short cut, measure so much
-TIP_MM, NEAR_MM, CONE, EDGE_SHARE = 6.0, 0.6, 0.7, 0.5
+TIP_MM, CONE = 6.0, 0.7  # of a stump too short for a centre line; the cosine of 45 degrees
+NEAR_MM, EDGE_SHARE = 0.6, 0.5  # the wall is at half the lumen's contrast
 ICA_MM, ANTERIOR_MM = 17.0, 8.0  # from the midline: no carotid ends further out; the ACA is nearer
 
 
@@ -88,7 +90,7 @@ def find_occlusion(
     if right is None or left is None:
         return {}
     contrast = points["hu"].to_numpy(float) - BRAIN_HU
-    arterial = float(np.percentile(contrast[radius > CAROTID_RADIUS_MM], 85))
+    arterial = max(1.0, float(np.percentile(contrast[radius > CAROTID_RADIUS_MM], 85)))
     right, left = (
         _without_narrowings(way, sign, contrast / arterial, frame, cta, affine)
         for sign, way in ((1, right), (-1, left))
@@ -201,11 +203,12 @@ def _way(
         virtual = np.arange(first, len(places))
         bare = np.stack([virtual[:-1], virtual[1:]], axis=1)
         starts = starts if len(starts) else virtual[:1]
-        ends = ends if len(ends) else virtual[-1:]
+        ends = np.r_[ends, virtual[-1:]]  # what is left of the branches can be out of reach
     if not len(starts) or not len(ends):
         return None
     n = len(places)
-    leaps = cKDTree(places).query_pairs(REACH_MM, output_type="ndarray")
+    some = np.arange(0, n, 1 + n // MOST_LEAPING)
+    leaps = some[cKDTree(places[some]).query_pairs(REACH_MM, output_type="ndarray")]
     leaps = np.concatenate([leaps, bare])
     source = np.stack([np.full(len(starts), n), starts], axis=1)
     cost = [_lengths(places, lumen) / DETOUR, _lengths(places, leaps), np.zeros(len(starts))]
@@ -243,9 +246,9 @@ def _without_narrowings(
     for at in np.flatnonzero(jumps):
         beyond = way.rows[(arc >= arc[at + 1]) & (arc <= arc[at + 1] + BEYOND_MM)]
         beyond = beyond[beyond >= 0]
-        if len(beyond) and float(np.median(share[beyond])) > BRIGHT_SHARE:
-            if _joined(world[at], world[at + 1], cta, affine):
-                jumps[at] = 0.0
+        bright = len(beyond) > 0 and float(np.median(share[beyond])) > BRIGHT_SHARE
+        if bright and _joined(world[at], world[at + 1], cta, affine):
+            jumps[at] = 0.0
     return _Way(way.places, way.rows, jumps)
 
 
@@ -325,7 +328,7 @@ def _tip(place: np.ndarray, ahead: np.ndarray, cta: np.ndarray, affine: np.ndarr
     """The end of the lumen before `place` in the direction `ahead` (world mm), where there is one.
 
     The farthest voxel, by the direction, of those over half the contrast that are connected with the
-    place and lie within 8 mm and 60 degrees of it.
+    place and lie within 6 mm and 45 degrees of it.
     """
     from scipy import ndimage
 
