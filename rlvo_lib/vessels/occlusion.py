@@ -23,7 +23,7 @@ from rlvo_lib.head import HeadFrame
 # Where these arteries run in any adult, mm, in generous boxes. Across: from the midline. Along and up:
 # from M1 itself, which does not depend on how the head is tilted, and M1 within a share of the head.
 MIDLINE_MM = 4.0  # nearer to it: basilar artery, second segments of the anterior cerebral arteries
-M1_MM, M1_HEIGHT, M1_SLACK_MM, M1_RADIUS_MM = (15.0, 28.0), -0.55, 15.0, 0.9
+M1_MM, M1_HEIGHT, M1_SLACK_MM, M1_RADIUS_MM = (15.0, 28.0), -0.55, 20.0, 0.9
 CAROTID_MM, CAROTID_DOWN_MM, CAROTID_ALONG_MM, CAROTID_RADIUS_MM = 25.0, (6.0, 40.0), 20.0, 1.2
 BRANCHES_MM, BRANCHES_UP_MM, BRANCHES_RADIUS_MM = 25.0, (10.0, 30.0), 0.6
 BEHIND_MM = 35.0  # further behind M1: branches of the posterior cerebral artery
