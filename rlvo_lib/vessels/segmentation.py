@@ -28,7 +28,16 @@ import numpy as np
 from rlvo_lib.head import HeadFrame, head_frame
 from rlvo_lib.images import resample, voxel_sizes
 from rlvo_lib.vessels.skullbase import lumens
-from rlvo_lib.vessels.space import Space, bounding_box, large, skull_base, surroundings, within
+from rlvo_lib.vessels.space import (
+    Space,
+    bounding_box,
+    grown,
+    large,
+    nearer,
+    skull_base,
+    surroundings,
+    within,
+)
 from rlvo_lib.vessels.vesselness import tubeness
 
 FINE_MM = 1.6  # up to this voxel edge, arteries are told by their shape as well
@@ -117,7 +126,7 @@ def _by_shape(work: np.ndarray, affine: np.ndarray, space: Space) -> np.ndarray:
     tube = np.zeros(work.shape, np.float32)
     tube[candidate] = tubeness(np.where(rim, np.float32(0), work), candidate, size, TUBE_SCALES_MM)
     line = tube > np.maximum(least, TUBE_SHARE * smooth)
-    near = ndimage.binary_dilation(line, iterations=int(np.ceil(PLAIN_MM / size.min())))
+    near = grown(line, int(np.ceil(PLAIN_MM / size.min())))
     found = _long(line | (candidate & near & (smooth > PLAIN_HU)), line, size)
     wide = lumens(sharp, on(base), arterial, found, bone, size)
     reference = np.minimum(sharp, arterial)
@@ -136,10 +145,11 @@ def arterial_contrast(smooth: np.ndarray, where: np.ndarray, size: np.ndarray) -
         return float("nan")
     box = bounding_box(where)
     s = smooth[box]
-    deep = ndimage.distance_transform_edt(where[box] & (s > 70) & (s < 800), sampling=size) > 1.2
+    deep = where[box] & (s > 70) & (s < 800)
+    if size.min() <= 1.2:  # of larger voxels, all are so deep
+        deep = ndimage.distance_transform_edt(deep, sampling=size) > 1.2
     bone = large(s > 500, 500 / np.prod(size))
-    if bone.any():
-        deep &= ndimage.distance_transform_edt(~bone, sampling=size) > 3
+    deep &= ~nearer(bone, np.nextafter(3.0, 4.0), size)
     tube = tubeness(np.clip(s, 0, 800), deep, size, (1.4, 2.0))
     values = s[deep][tube > 2 * TUBE_SHARE * s[deep]]
     return float(np.percentile(values, 90)) if len(values) >= 50 else float("nan")
@@ -150,7 +160,7 @@ def _within_reach(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     if size.min() > 0.6 * mm:
-        return ndimage.binary_dilation(mask, structure=np.ones((3, 3, 3)))
+        return grown(mask, corners=True)
     near = np.empty_like(mask)
     margin = int(np.ceil(mm / size[2])) + 1
     for first in range(0, mask.shape[2], SLAB):  # the transform holds 30 bytes a voxel

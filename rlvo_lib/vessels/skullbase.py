@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlvo_lib.vessels.space import bounding_box, large
+from rlvo_lib.vessels.space import bounding_box, large, nearer
 from rlvo_lib.vessels.vesselness import tubeness
 
 LEAST_HU = 70.0  # contrast; a carotid behind a narrow neck artery can be so faint
@@ -37,8 +37,6 @@ def lumens(
     contrast : HU over brain, lightly smoothed; base : where to look; arterial : contrast of the wide
     arteries, HU; trusted : arteries found elsewhere; bone : mask; size : mm a voxel.
     """
-    from scipy import ndimage
-
     out = np.zeros(contrast.shape, dtype=bool)
     if not base.any():
         return out
@@ -50,7 +48,7 @@ def lumens(
     core = _cores(band, trusted[box], size)
     if not core.any():
         return out
-    near = ndimage.distance_transform_edt(~core, sampling=size) < CORE_MM + 0.8
+    near = nearer(core, CORE_MM + 0.8, size)
     local = _local_mean(s, core, size)
     wall = float(np.median(s[bone[box]])) if bone[box].any() else 2.5 * arterial
     out[box] = base[box] & near & (s >= local / 2) & ((s <= (local + wall) / 2) | calcium)

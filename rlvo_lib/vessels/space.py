@@ -17,6 +17,7 @@ BLOCK_MM = 3.0
 TISSUE_HU = (0.0, 120.0)
 BONE_HU = 250.0
 BONE_SIGMA_MM = 3.0
+MOST_SHIFTS = 60
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class Space:
     @property
     def around(self) -> np.ndarray:
         """`inside`, a block wider: arteries run along its floor."""
-        from scipy import ndimage
-
-        return ndimage.binary_dilation(self.inside)
+        return grown(self.inside)
 
     @property
     def clear(self) -> np.ndarray:
@@ -92,7 +91,13 @@ def within(
         np.clip(np.rint(to_block[a, a] * np.arange(n) + to_block[a, 3]), 0, mask.shape[a] - 1)
         for a, n in enumerate(shape)
     ]
-    return mask[np.ix_(*(p.astype(int) for p in places))]
+    for axis in (
+        2,
+        1,
+        0,
+    ):  # the large copies along the rows; as mask[np.ix_(...)], in a third of the time
+        mask = mask.take(places[axis].astype(int), axis=axis)
+    return mask
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
@@ -102,6 +107,51 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
         seen = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         spans.append(slice(int(seen[0]), int(seen[-1]) + 1))
     return tuple(spans)
+
+
+def grown(mask: np.ndarray, times: int = 1, corners: bool = False) -> np.ndarray:
+    """A mask and its neighbours by faces, or by corners too, `times` over.
+
+    The same as `scipy.ndimage.binary_dilation`, in a tenth of the time.
+
+    >>> grown(np.array([[[False, True, False, False]]])).tolist()
+    [[[True, True, True, False]]]
+    """
+    out = mask
+    for _ in range(times):
+        wide = out.copy()
+        for axis in range(mask.ndim):
+            to, source = np.moveaxis(wide, axis, 0), np.moveaxis(out, axis, 0)
+            to[1:] |= source[:-1]
+            to[:-1] |= source[1:]
+            out = wide.copy() if corners else out
+        out = wide
+    return out
+
+
+def nearer(mask: np.ndarray, mm: float, size: np.ndarray) -> np.ndarray:
+    """Voxels of a mask and those nearer to it than `mm`, by their centres; size : mm a voxel.
+
+    Where few neighbours are so near, the mask is shifted to each; else by the distance transform.
+
+    >>> nearer(np.array([[[True, False, False]]]), 1.6, np.full(3, 1.5)).tolist()
+    [[[True, True, False]]]
+    """
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask.copy()
+    reach = (mm / size).astype(int)
+    spans = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1)
+    shifts = spans[np.sqrt(((spans * size) ** 2).sum(axis=-1)) < mm]
+    if len(shifts) > MOST_SHIFTS:
+        return ndimage.distance_transform_edt(~mask, sampling=size) < mm
+    wide = np.pad(mask, [(n, n) for n in reach])
+    out = np.zeros_like(mask)
+    for shift in shifts:
+        first = reach + shift
+        out |= wide[tuple(slice(a, a + n) for a, n in zip(first, mask.shape, strict=True))]
+    return out
 
 
 def large(mask: np.ndarray, voxels: float) -> np.ndarray:
@@ -141,11 +191,9 @@ def _intracranial(coarse: np.ndarray, size: np.ndarray) -> np.ndarray:
     if n == 0:
         return core
     core = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    grown = ndimage.binary_dilation(core) & soft
+    whole = grown(core) & soft
     reach = int(np.ceil(9.0 / size.max()))
-    closed = ndimage.binary_erosion(
-        ndimage.binary_dilation(grown, iterations=reach), iterations=reach, border_value=1
-    )
+    closed = ~grown(~grown(whole, reach), reach)
     return np.stack(
         [ndimage.binary_fill_holes(closed[..., k]) for k in range(closed.shape[2])], axis=2
     )
