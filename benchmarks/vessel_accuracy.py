@@ -1,6 +1,6 @@
 """Accuracy of the vessel mask and its graph against the truth of a simulated dataset with fine scans.
 
-    rlvo simulate FOLDER --grid fine --patients 50 --seed 311
+    rlvo simulate FOLDER --grid fine --patients 40 --seed 4711
     python benchmarks/vessel_accuracy.py FOLDER OUT.csv
 
 One row a patient, one process. How each figure is computed:

@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from rlvo_lib import vessels
 from rlvo_lib.head import head_frame
+from rlvo_lib.vessels import space
 from rlvo_lib.vessels.vesselness import eigenvalues, tubeness
 
 
@@ -200,3 +201,15 @@ def test_a_tube_answers_at_its_own_scale_and_a_sheet_or_a_ball_do_not():
     assert answer(np.hypot(x, y) < 2.0, (0.6,)) < 0.2 * tube
     assert answer(np.abs(x) < 2.0) < 0.05 * tube
     assert answer(x**2 + y**2 + z**2 < 4.0) < 0.2 * tube
+
+
+def test_neighbourhoods_by_shifts_are_those_of_scipy():
+    mask = np.random.default_rng(0).random((12, 9, 7)) < 0.04
+    assert (space.grown(mask, 3) == ndimage.binary_dilation(mask, iterations=3)).all()
+    cube = ndimage.binary_dilation(mask, structure=np.ones((3, 3, 3)))
+    assert (space.grown(mask, corners=True) == cube).all()
+    for size in (np.array([1.5, 1.4, 2.0]), np.full(3, 0.6)):
+        away = ndimage.distance_transform_edt(~mask, sampling=size)
+        for mm in (0.5, 1.8, 3.0, 3.1):
+            assert (space.nearer(mask, mm, size) == (away < mm)).all()
+    assert not space.nearer(np.zeros((4, 4, 4), bool), 3.0, np.ones(3)).any()
