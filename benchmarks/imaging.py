@@ -248,12 +248,15 @@ def clinical(rows: list[dict], folder: Path) -> None:
 
 def cohort(rows: list[dict], folder: Path, patients: int = 599) -> None:
     """The embedded cohort at the cohort grid, all of imaging, from an empty cache, two processes."""
-    from rlvo_lib import config, preprocess
+    from rlvo_lib import config, dataset, dictionary, preprocess
     from rlvo_lib.analysis import embedded_dataset
 
     settings = config.load_settings("demo", patients=patients, workers=2)
-    data = embedded_dataset(settings)
-    cold = config.load_settings("demo", patients=patients, workers=2, cache=folder / "cache")
+    words = dictionary.load(settings.study.dictionary_path)
+    data = dataset.load_dataset(embedded_dataset(settings), settings.study, words)
+    empty = not (settings.cache / "tensors").exists()  # else a cold cache elsewhere
+    place = settings.cache if empty else folder / "cache"
+    cold = config.load_settings("demo", patients=patients, workers=2, cache=place)
     memory, begun = Memory(), time.perf_counter()
     preprocess.prepare(data, cold)
     seconds = time.perf_counter() - begun
