@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -67,11 +67,20 @@ simulation-checks: $(INSTALLED) ## the simulator's long checks (about 40 minutes
 	$(BIN)/python -m rlvo_lib.report page docs/embedded_cohort.md
 	$(QUIET) $(BIN)/python -m rlvo_lib.notebooks notebooks/appendix_embedded_cohort.ipynb
 
-imaging-accuracy: $(INSTALLED) ## registration, vessels and perfusion against the truth of simulated scans (about an hour), dated
+imaging-accuracy: $(INSTALLED) ## registration, vessels and perfusion against the truth of simulated scans (about 20 minutes), dated
 	$(BIN)/python benchmarks/imaging_accuracy.py studies/rlvo/imaging/$(DATE)
+	$(MAKE) imaging-tables
 
-imaging-speed: $(INSTALLED) ## what imaging costs, and ratios against named peers (about 10 minutes), dated
+imaging-speed: $(INSTALLED) ## what imaging costs, and ratios against named peers (about 12 minutes), dated
 	$(BIN)/python benchmarks/imaging.py studies/rlvo/imaging/$(DATE)
+	$(MAKE) imaging-tables
+
+imaging-tables: $(INSTALLED) ## the latest tables of accuracy and speed into docs/imaging.md
+	for table in accuracy speed; do \
+	  latest=$$(ls -d studies/rlvo/imaging/*/ | while read d; do [ -f $$d$$table.csv ] && echo $$d; done | tail -1); \
+	  sed -i.old "s#studies/rlvo/imaging/[0-9-]*/$$table.csv#$$latest$$table.csv#" docs/imaging.md; done
+	rm docs/imaging.md.old
+	$(BIN)/python -m rlvo_lib.report page docs/imaging.md
 
 SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]

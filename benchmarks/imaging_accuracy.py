@@ -10,6 +10,7 @@ of a seed that nothing was tuned on. Each patient's measures are kept in the cac
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def vessel_rows(found: pd.DataFrame) -> list[dict]:
     """The summary of all patients, a row a measure."""
     summary = vessel_accuracy.summarise(found)
     counts = {"side_right": summary["m1_ica"], "within_5_mm": summary["m1_ica"]}
+    counts["median_distance_mm"] = summary["m1_ica"]
     return [
         {"part": "vessels", "grid": "fine", "measure": name, "value": value}
         | {"n": counts.get(name, len(found)), "asked": VESSELS_ASKED.get(name)}
@@ -142,7 +144,7 @@ def main(out: Path, fine: int, cohort: int) -> None:
     accuracy = pd.DataFrame(rows, columns=["part", "grid", "measure", "n", "value", "asked"])
     accuracy["value"] = accuracy["value"].astype(float).round(3)
     accuracy["asked"] = accuracy["asked"].astype(object).where(accuracy["asked"].notna(), "")
-    accuracy["machine"] = platform.machine()
+    accuracy["machine"] = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     storage.write_csv(out / "accuracy.csv", accuracy)
     print(accuracy.to_string(index=False))
 
