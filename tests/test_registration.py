@@ -23,7 +23,6 @@ from rlvo_lib.registration import (
     map_inside,
     motion,
     solver,
-    to_native,
     within_patient,
 )
 from rlvo_lib.registration.alignment import MIDDLE, rigid_part, straightened
@@ -491,7 +490,7 @@ def test_a_map_goes_to_the_native_scan_and_back(mirror):
     index = np.indices((40, 40, 30)) - np.array([25, 22, 15])[:, None, None, None]
     saliency = np.exp(-(index**2).sum(axis=0) / (2 * 4.0**2)).astype(np.float32)
     fine = (144, 176, 68), NCCT[1] @ np.diag([0.5, 0.5, 0.5, 1])
-    native = to_native(saliency, affine, *fine)
+    native = images.resample(saliency, affine, fine[1], fine[0], fill=0.0)
     assert native.shape == fine[0]
     peak = fine[1] @ [*np.unravel_index(native.argmax(), fine[0]), 1]
     there = affine @ [25, 22, 15, 1]
@@ -499,7 +498,7 @@ def test_a_map_goes_to_the_native_scan_and_back(mirror):
     back = images.resample(native, fine[1], affine, saliency.shape, fill=0)
     seen = images.field_of_view(fine[0], fine[1], affine, saliency.shape)
     assert np.abs(back - saliency)[seen].max() < 0.08
-    assert not to_native(saliency, affine, (5, 5, 5), pose(dx=900)).any()
+    assert not images.resample(saliency, affine, pose(dx=900), (5, 5, 5), fill=0.0).any()
 
 
 # ------------------------------------------------------------------------------------------ real scans

@@ -8,7 +8,7 @@ All transforms are 4x4 matrices between world mm (RAS+), template mm (a head fra
 superior; origin in the mid-plane, at the middle of the head's length, at the vertex) and voxels.
 """
 
-from rlvo_lib.registration.alignment import KINDS, Alignment, align, to_native
+from rlvo_lib.registration.alignment import KINDS, Alignment, align
 from rlvo_lib.registration.masks import brain_mask_ct, head_mask
 from rlvo_lib.registration.outline import MOTION_MM, motion
 from rlvo_lib.registration.template import Template, load_template
@@ -27,6 +27,5 @@ __all__ = [
     "load_template",
     "map_inside",
     "motion",
-    "to_native",
     "within_patient",
 ]

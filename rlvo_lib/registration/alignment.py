@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlvo_lib import images
 from rlvo_lib.config import InputError
 from rlvo_lib.head import CT_SCANS, HeadFrame, head_frame
 from rlvo_lib.registration import solver
@@ -206,19 +205,3 @@ def turned_about_x(degrees: float, middle: np.ndarray) -> np.ndarray:
     out[1:3, 1:3] = [[c, -s], [s, c]]
     out[:3, 3] = middle - out[:3, :3] @ middle
     return out
-
-
-def to_native(
-    array: np.ndarray,
-    affine: np.ndarray,
-    native_shape: tuple[int, int, int],
-    native_affine: np.ndarray,
-    *,
-    order: int = 1,
-) -> np.ndarray:
-    """A map on the tensor's grid (a saliency map) on the grid of a patient's own scan; float32, 0 beyond.
-
-    `affine` leads from the map's voxels to world mm: a tensor's own (`TensorCache.affine`), or
-    ``alignment.affine @ grid`` for a map in template mm. Flips, scales and turns are all in it.
-    """
-    return images.resample(array, affine, native_affine, native_shape, fill=0.0, order=order)

@@ -12,6 +12,7 @@ import numpy as np
 
 from rlvo_lib.head import HeadFrame
 from rlvo_lib.images import voxel_sizes
+from rlvo_lib.registration.blocks import block_affine
 
 BLOCK_MM = 3.0
 TISSUE_HU = (0.0, 120.0)
@@ -62,7 +63,7 @@ def surroundings(cta: np.ndarray, affine: np.ndarray, frame: HeadFrame) -> Space
 
     block = np.maximum(np.round(BLOCK_MM / voxel_sizes(affine)), 1).astype(int)
     coarse = _block_means(cta, block)
-    to_world = affine @ _block_affine(block)
+    to_world = affine @ block_affine(block)
     size = voxel_sizes(to_world)
     inside = _intracranial(coarse, size)
     bone = ndimage.gaussian_filter(coarse, BONE_SIGMA_MM / size, truncate=2.5) > BONE_HU
@@ -172,13 +173,6 @@ def _block_means(array: np.ndarray, block: np.ndarray) -> np.ndarray:
         shape = (*out.shape[:axis], out.shape[axis] // b, b, *out.shape[axis + 1 :])
         out = out.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
     return out
-
-
-def _block_affine(block: np.ndarray) -> np.ndarray:
-    """4x4, block indices to voxel indices (block centres)."""
-    affine = np.diag([*block.astype(float), 1.0])
-    affine[:3, 3] = (block - 1) / 2
-    return affine
 
 
 def _intracranial(coarse: np.ndarray, size: np.ndarray) -> np.ndarray:
