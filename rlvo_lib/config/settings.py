@@ -40,19 +40,48 @@ class Settings:
     template: str = (
         ""  # a CT template (NIfTI, HU) that heads are registered to; empty: the package's
     )
-    # network and its training
+    # network
     training_seeds: tuple[int, ...] = (0,)
-    encoder: str = (
-        "light"  # light: stride-2 stem; daft-resnet: the DAFT papers' full-resolution stem
+    encoder: str = "light"  # one of ENCODERS; light: the published network with a stride-2 stem
+    encoder_inputs: str = (
+        "stacked"  # stacked channels, or per-modality / shared: one encoder a scan
     )
     base_filters: int = 4  # the DAFT papers' nf
+    fusion_location: int = (
+        3  # of FiLM and DAFT in the last block: 0 to 4; the published scripts use 3
+    )
+    fusion_scale: bool = True  # whether alpha is learnt (else 1)
+    fusion_shift: bool = True  # whether beta is learnt (else 0)
+    fusion_activation: str = "linear"  # of alpha: linear (published), tanh or sigmoid
+    fusion_identity_start: bool = False  # 1 + alpha: a deviation from the papers, labelled as one
+    absent: str = "leave-out"  # a patient without a channel leaves the arm; or flag: is told of it
+    modality_dropout: float = (
+        0.0  # share of a patient's scans hidden in training; needs absent = flag
+    )
+    # its training
     epochs_max: int = 14
     patience_epochs: int = 4  # stop after so many epochs without a better inner validation loss
     batch_size: int = 16
     learning_rate: float = 3e-3  # AdamW, cosine decay to zero
+    warmup_epochs: int = 1  # of linearly rising rate: the first steps of batch norm are rough
     weight_decay: float = 1e-2
-    augment_shift_voxels: int = 2  # random translation; no left-right flip: the side is handled
+    gradient_clip: float = 1.0  # norm of all gradients; 0: off
+    weight_averaging: float = 0.0  # decay a step of a running mean of the weights; 0: off
+    imbalance: str = "none"  # none keeps probabilities honest; weights, balanced (batches), focal
+    focal_gamma: float = 2.0
+    recalibrate: bool = (
+        False  # logistic recalibration on the out-of-fold predictions, per arm and seed
+    )
+    auxiliary_weight: float = (
+        0.0  # of the image reads as extra targets of end-to-end networks; 0: off
+    )
+    precision: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU; or one of the two
+    channels_last: bool = False  # memory order of convolutions: measured, see docs/training.md
+    augment_shift_voxels: int = 2  # random translation
+    augment_rotation_deg: float = 0.0  # random rotation about each axis
     augment_noise: float = 0.1  # SD of added noise, as a share of each channel's SD
+    augment_intensity: float = 0.0  # SD of an offset added to a whole channel, as a share of its SD
+    augment_mirror: bool = False  # left-right; refused where the side is not handled by mirroring
     # reporting
     bootstrap_resamples: int = 2000
     explained_patients: int = 24  # test patients with SHAP values
@@ -187,7 +216,11 @@ def _check_settings(settings: Settings) -> None:
         "str": (str, "text"),
         "bool": (bool, "True or False"),
     }
-    may_be_zero = ("seed", "repeats", "weight_decay", "augment_shift_voxels", "augment_noise")
+    may_be_zero = (
+        "seed", "repeats", "weight_decay", "warmup_epochs", "gradient_clip", "weight_averaging",
+        "fusion_location", "modality_dropout", "focal_gamma", "auxiliary_weight",
+        "augment_shift_voxels", "augment_rotation_deg", "augment_noise", "augment_intensity",
+    )  # fmt: skip
     for entry in dataclasses.fields(Settings):
         value, (kind, words) = getattr(settings, entry.name), kinds.get(entry.type, (object, ""))
         is_number = kind not in (str, bool, object)
@@ -199,6 +232,11 @@ def _check_settings(settings: Settings) -> None:
     for name, allowed in (
         ("device", ("auto", "cpu", "cuda")),
         ("encoder", ENCODERS),
+        ("encoder_inputs", ("stacked", "per-modality", "shared")),
+        ("fusion_activation", ("linear", "tanh", "sigmoid")),
+        ("absent", ("leave-out", "flag")),
+        ("imbalance", ("none", "weights", "balanced", "focal")),
+        ("precision", ("auto", "float32", "bfloat16")),
         ("scenario", tuple(SCENARIOS)),
     ):
         if getattr(settings, name) not in allowed:
@@ -213,6 +251,20 @@ def _check_settings(settings: Settings) -> None:
         whole = bool(value) and all(isinstance(n, int) and n >= least for n in value)
         if not whole or (name == "grid_shape" and len(value) != 3):
             raise InputError(f"setting '{name}' is {value}; allowed: {words}")
+    for name, most in (
+        ("modality_dropout", 0.9),
+        ("weight_averaging", 0.9999),
+        ("fusion_location", 4),
+    ):
+        if getattr(settings, name) > most:
+            raise InputError(
+                f"setting '{name}' is {getattr(settings, name)!r}; allowed: 0 to {most}"
+            )
+    if settings.modality_dropout and settings.absent != "flag":
+        raise InputError(
+            "setting 'modality_dropout' needs 'absent' to be 'flag': a network that is not told which "
+            "scan is absent would take its mean for the scan"
+        )
     for name in settings.arms:
         if name not in settings.study.arms:
             raise InputError(

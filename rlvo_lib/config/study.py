@@ -88,7 +88,7 @@ class Arm:
     of: tuple[str, ...] = ()  # kind "mean": the arms averaged
 
 
-ENCODERS = ("light", "daft-resnet")
+ENCODERS = ("light", "daft-resnet", "monai-resnet", "monai-densenet")
 ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
 COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
