@@ -5,7 +5,7 @@ says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``
 """
 
 from rlvo_lib.config.errors import InputError
-from rlvo_lib.config.imaging import DERIVATIVES, Channel, Grid, Scan
+from rlvo_lib.config.imaging import DERIVATIVES, Channel, Grid, Scan, View
 from rlvo_lib.config.settings import (
     PROFILES,
     SCENARIOS,
@@ -44,6 +44,7 @@ __all__ = [
     "Scan",
     "Settings",
     "Study",
+    "View",
     "available_workers",
     "load_settings",
     "load_study",

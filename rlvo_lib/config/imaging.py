@@ -77,6 +77,33 @@ class Grid:
     other_head: str = "absent"
 
 
+@dataclass(frozen=True)
+class View:
+    """A second grid beside the tensor's, in the head's axes: finer, or of another part of the head.
+
+    channels : of the study, with their windows. shape, spacing_mm : voxels along x, y, z, and their edge.
+    centre_mm : its centre on the affected side: mm outwards from the midline, anterior, superior (from
+        the vertex), of the template. follow : ``occlusion``: its centre is where the vessel graph found the
+        occlusion on the affected side, plus ``offset_mm`` (the same axes); where it found none, ``centre_mm``.
+    """
+
+    channels: tuple[str, ...]
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    centre_mm: tuple[float, float, float]
+    follow: str = ""
+    offset_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def read_views(raw: Mapping[str, Any]) -> dict[str, View]:
+    """The study file's table ``[views]``."""
+    views = {}
+    for name, entry in raw.get("views", {}).items():
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        views[name] = View(**given)
+    return views
+
+
 def read_scans(raw: Mapping[str, Any]) -> dict[str, Scan]:
     """The study file's table ``[scans]``."""
     return {name: Scan(**scan) for name, scan in raw.get("scans", {}).items()}
@@ -102,6 +129,7 @@ def check_imaging(
     scans: Mapping[str, Scan],
     channels: Mapping[str, Channel],
     grid: Grid,
+    views: Mapping[str, View],
     refuse: Callable[[str, Any, Any], None],
     where: str,
 ) -> None:
@@ -135,5 +163,19 @@ def check_imaging(
     ):
         if value not in allowed:
             refuse(f"{what} of the grid", value, allowed)
+    for name, view in views.items():
+        for channel in view.channels:
+            if channel not in channels:
+                refuse(f"channel of view '{name}'", channel, channels)
+        if view.follow not in ("", "occlusion"):
+            refuse(f"follow of view '{name}'", view.follow, ("occlusion",))
+        whole = all(isinstance(n, int) and n >= 8 for n in view.shape)
+        if len(view.shape) != 3 or not whole or not view.spacing_mm > 0:
+            shape = f"{list(view.shape)} of {view.spacing_mm} mm"
+            refuse(f"grid of view '{name}'", shape, ("three whole numbers from 8, spacing above 0",))
+        if len(view.centre_mm) != 3 or len(view.offset_mm) != 3:
+            refuse(f"centre of view '{name}'", str(view.centre_mm), ("three numbers",))
+        if grid.space != "head":
+            refuse(f"view '{name}'", name, ("none in template space",))
     if len(grid.centre_mm) != 3:
         refuse("centre_mm of the grid", str(grid.centre_mm), ("three numbers",))

@@ -16,10 +16,12 @@ from rlvo_lib.config.imaging import (
     Channel,
     Grid,
     Scan,
+    View,
     check_imaging,
     read_channels,
     read_grid,
     read_scans,
+    read_views,
 )
 
 
@@ -120,6 +122,7 @@ class Study:
     scans: dict[str, Scan]
     channels: dict[str, Channel]
     grid: Grid
+    views: dict[str, View]
     measured: dict[str, str]  # column of the dictionary: the perfusion parameter it corresponds to
     arms: dict[str, Arm]
     validation: dict[str, Any]
@@ -263,6 +266,7 @@ def read_study(path: Path) -> Study:
             scans=read_scans(raw),
             channels=read_channels(raw),
             grid=read_grid(raw),
+            views=read_views(raw),
             measured=dict(raw.get("measured", {})),
             arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
             validation=raw["validation"],
@@ -364,7 +368,7 @@ def _check_study(study: Study, where: str) -> None:
         if relation.severity not in ("error", "warning"):
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
     _check_validation(study, refuse)
-    check_imaging(study.scans, study.channels, study.grid, refuse, where)
+    check_imaging(study.scans, study.channels, study.grid, study.views, refuse, where)
     for rule in study.eligibility:
         for name in rule.value if rule.op == "any-scan" else ():
             if name not in study.scans:
