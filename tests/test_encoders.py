@@ -151,7 +151,8 @@ def test_gradients_pass_an_absent_channel():
 def test_a_channel_with_some_voxels_missing_is_not_taken_for_absent():
     image = _image()
     image[0, 1, 0, 0, 0] = torch.nan
-    assert _encoder(flags=True)(image)[0].isnan().any()
+    features = _encoder(flags=True)(image)
+    assert features[0].isnan().any() and torch.isfinite(features[1]).all()
 
 
 # -------------------------------------------------------------------------- operations and bad input

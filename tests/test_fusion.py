@@ -166,9 +166,18 @@ def test_identity_start_is_the_image_only_network_at_first(fusion, location, act
 # ------------------------------------------------------------------------------------ interactive
 
 
+def _interactive(**options):
+    """An interactive network in evaluation whose a_k are about 1, not the vanishing ones of a start."""
+    model = _model("interactive", **options).eval()
+    with torch.no_grad():
+        for weight in model.scales.parameters():
+            weight.uniform_(0, 4 / weight.shape[1])
+    return model
+
+
 def test_interactive_multiplies_the_input_of_each_block():
     image, tabular = _inputs()
-    model = _model("interactive").eval()
+    model = _interactive()
     a = model.scales(tabular)
     assert [v.shape[1] for v in a] == [4, 4, 8, 16]
     wide = [v[:, :, None, None, None] for v in a]
@@ -178,6 +187,7 @@ def test_interactive_multiplies_the_input_of_each_block():
         x = block(wide[k] * x)
     by_hand = model.head(pooled(model.block(wide[3] * x)))
     torch.testing.assert_close(model(image, tabular), by_hand)
+    assert not torch.allclose(model.head(pooled(model.block(x))), by_hand)
 
 
 def test_interactive_scales_are_one_chain_of_layers():
@@ -200,9 +210,10 @@ def test_interactive_works_with_one_encoder_a_scan():
     image, tabular = _inputs(channels=2)
     scans = (("ncct", (0,)), ("cta", (1,)))
     for share in (True, False):
-        model = _model("interactive", in_channels=2, scans=scans, share_weights=share).eval()
-        one_by_one = [model(image[i : i + 1], tabular[i : i + 1]) for i in range(2)]
-        torch.testing.assert_close(model(image, tabular), torch.cat(one_by_one))
+        model = _interactive(in_channels=2, scans=scans, share_weights=share)
+        one_by_one = torch.cat([model(image[i : i + 1], tabular[i : i + 1]) for i in range(2)])
+        torch.testing.assert_close(model(image, tabular), one_by_one)
+        assert not torch.allclose(model(image, tabular.flip(0)), one_by_one)
 
 
 # --------------------------------------------------------------------------------- concatenation
@@ -278,6 +289,18 @@ def test_the_same_seed_gives_the_same_gradients(encoder):
         assert torch.equal(gradients(), gradients())
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_bfloat16_and_channels_last_compute_the_same_function(fusion):
+    image, tabular = _inputs(4)
+    model = _model(fusion, flags=True).eval()
+    plain = model(image, tabular)
+    last = model.to(memory_format=torch.channels_last_3d)
+    image_last = image.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(last(image_last, tabular), plain, atol=1e-4, rtol=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(image, tabular).float(), plain, atol=0.02, rtol=0)
 
 
 def test_a_narrow_network_keeps_one_unit_between_the_layers():

@@ -94,8 +94,8 @@ class Encoder(nn.Module):
         x = (image - self.mean) / self.sd
         present = None
         if self.flags:
-            absent = image.isnan().all(dim=4).all(dim=3).all(dim=2)[:, :, None, None, None]
-            x = x.masked_fill(absent, 0.0)
+            absent = _absent(image)[:, :, None, None, None]
+            x = x.masked_fill(absent, 0.0) if absent.any() else x
             present = (~absent).to(x.dtype).expand_as(x)
         if self.join is None:
             return [x if present is None else torch.cat([x, present], 1)]
@@ -125,6 +125,14 @@ class Encoder(nn.Module):
                 f"images on a grid of {grid} voxels; allowed: at least {STRIDE} along each axis, the "
                 "product of the encoder's strides"
             )
+
+
+def _absent(image: Tensor) -> Tensor:
+    """Whether a channel of a patient is NaN throughout: (N, C) bool of images (N, C, D, H, W)."""
+    absent = image[:, :, 0, 0, 0].isnan()
+    if absent.any():  # only then is the rest worth reading
+        absent = absent & image.isnan().flatten(2).all(dim=2)
+    return absent
 
 
 def _checked(
