@@ -1,34 +1,42 @@
-"""Clinical predictors as numbers, and the clinical baselines.
+"""Clinical predictors as numbers.
 
-Everything here is fitted on training patients only. This is the policy for missing values
+Everything here is fitted on training patients only. This is the policy for missing values and scales
 (``docs/data.md`` says it for readers):
 
 quantities                     (as log(1 + x) where the dictionary says ``@TRANSFORM=log1p``) imputed by
-                               the training median, flagged by a missing indicator, z-scored
+                               the training median, z-scored, and flagged by a missing indicator of 0 and 1
 quantities never imputed       (``@IMPUTE=never`` in the data dictionary: a ratio that does not apply)
                                z-scored over the patients who have one; in the others the column is
                                switched off (0 after scaling) and the indicator is on
-codes                          imputed by the most frequent code, then one-hot columns (one for two levels)
+codes                          imputed by the most frequent code, then one-hot columns (one for two levels),
+                               each centred and divided by its SD, or by `RARE_SD` where that is larger
 
-The indicator exists where a training patient lacks the value. A column that does not vary in training
-is 0 for everybody.
+The indicator exists where a training patient lacks the value; one that repeats another (volumes of one
+scan that was not made) is 0 for everybody, as is a column that does not vary in training.
+
+Scales decide what a penalty shrinks. On simulated cohorts of the study's size (360 patients) logistic regression with
+its best penalty had an AUC of 0.580 with scaled codes against 0.570 with codes of 0 and 1 on the clinical
+variables, and of 0.661 against 0.633 with perfusion values and image reads besides; indicators that were z-scored,
+each a rare column made as large as a whole quantity, cost up to 0.007. Codes in an order gained nothing as ranks.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from rlvo_lib.config import InputError
 from rlvo_lib.dictionary import Dictionary
+
+#: Least SD that a one-hot column is divided by: a code of one patient in 360 would else be 19 in that one.
+RARE_SD = 0.3
 
 
 class TabularEncoder:
@@ -84,7 +92,7 @@ class TabularEncoder:
         frequent = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
         self._transformer = ColumnTransformer(
             [
-                ("quantity", make_pipeline(impute, StandardScaler()), quantities),
+                ("quantity", impute, quantities),
                 ("ratio", make_pipeline(StandardScaler(), switch_off), ratios),
                 ("code", make_pipeline(frequent, one_hot), codes),
             ]
@@ -92,28 +100,53 @@ class TabularEncoder:
 
     def fit(self, table: pd.DataFrame) -> TabularEncoder:
         """Learn medians, scales and the missing indicators from training patients."""
-        selected = self._select(table)
-        matrix = self._transformer.fit_transform(selected)
+        matrix = self._quietly(self._transformer.fit_transform, table)
+        self._shift, self._scale = self._measure(matrix)
         # What never varied in training taught nothing: it stays 0 whatever other patients have.
-        self._varied = (
-            np.ptp(matrix, axis=0) > 0 if len(matrix) else np.zeros(matrix.shape[1], bool)
-        )
+        self._kept = (np.ptp(matrix, axis=0) > 0) & ~self._repeated(matrix)
         return self
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """The matrix (N, P) float32 of a table of N patients."""
-        with warnings.catch_warnings():
-            # a code column without any value in training has no category: it becomes zeros
-            warnings.filterwarnings(
-                "ignore", message="Found unknown categories", category=UserWarning
-            )
-            matrix = self._transformer.transform(self._select(table))
-        return np.where(self._varied, matrix, 0.0).astype(np.float32)
+        matrix = self._quietly(self._transformer.transform, table)
+        matrix = (matrix - self._shift) / self._scale
+        return np.where(self._kept, matrix, 0.0).astype(np.float32)
 
     @property
     def names(self) -> list[str]:
         """The P column names of the matrix, once fitted."""
         return [name.split("__", 1)[1] for name in self._transformer.get_feature_names_out()]
+
+    def _quietly(self, step: Callable[[pd.DataFrame], np.ndarray], table: pd.DataFrame):
+        """The matrix before scaling, without warnings about columns that nobody has a value of."""
+        selected = self._select(table)
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+            # a code column without any value in training has no category: it becomes zeros
+            warnings.filterwarnings(
+                "ignore", message="Found unknown categories", category=UserWarning
+            )
+            return step(selected)
+
+    def _measure(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is subtracted from each column (P,), and what it is divided by."""
+        shift, scale = np.zeros(matrix.shape[1]), np.ones(matrix.shape[1])
+        least = {"quantity": 0.0, "code": RARE_SD}  # ratios are scaled before they are switched off
+        for column, name in enumerate(self._transformer.get_feature_names_out()):
+            part, name = name.split("__", 1)
+            if part in least and not name.startswith("missingindicator_"):
+                shift[column] = matrix[:, column].mean()
+                scale[column] = max(matrix[:, column].std(), least[part]) or 1.0
+        return shift, scale
+
+    def _repeated(self, matrix: np.ndarray) -> np.ndarray:
+        """Which columns (P,) are indicators that equal an earlier one in every training patient."""
+        repeated, seen = np.zeros(matrix.shape[1], dtype=bool), set()
+        for column, name in enumerate(self.names):
+            if name.startswith("missingindicator_"):
+                values = matrix[:, column].tobytes()
+                repeated[column] = values in seen
+                seen.add(values)
+        return repeated
 
     def _select(self, table: pd.DataFrame) -> pd.DataFrame:
         for column in self.columns:
@@ -127,21 +160,3 @@ class TabularEncoder:
                 selected[column].astype(object).where(selected[column].notna(), np.nan)
             )
         return selected
-
-
-def fit_baseline(kind: str, matrix: np.ndarray, y: np.ndarray, *, seed: int):
-    """A fitted clinical baseline with ``predict_proba``.
-
-    ``logistic``: ridge-penalised logistic regression (C = 0.1: about 20 coefficients on about 58
-    events need shrinkage). ``boosting``: histogram gradient boosting, shallow and slow.
-    """
-    if kind == "logistic":
-        model = LogisticRegression(C=0.1, max_iter=1000)
-    elif kind == "boosting":
-        model = HistGradientBoostingClassifier(
-            max_iter=80, learning_rate=0.05, max_depth=2, min_samples_leaf=20,
-            l2_regularization=1.0, early_stopping=False, random_state=seed,
-        )  # fmt: skip
-    else:
-        raise InputError(f"baseline '{kind}' is not known; allowed: logistic, boosting")
-    return model.fit(matrix, y)

@@ -1,11 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from rlvo_lib import tabular
 from rlvo_lib.config import InputError
-from rlvo_lib.tabular import TabularEncoder
+from rlvo_lib.tabular import RARE_SD, TabularEncoder
 
 COLUMNS = ("age", "sex", "anticoagulant")
 
@@ -29,8 +27,33 @@ def test_known_matrix(table, words):
     ]  # fmt: skip
     assert matrix.dtype == np.float32 and matrix.shape == (4, 6)
     assert matrix[1, 0] == matrix[3, 0] == 0  # the median, 70, is also the mean
-    assert matrix[:, 2].tolist() == [0, 1, 1, 1]  # sex: missing takes the most frequent
-    assert matrix[2, 3:].tolist() == [0, 0, 1]
+    assert matrix[:, 1].tolist() == [0, 0, 0, 1]  # an indicator keeps its scale
+    sex = np.array([0, 1, 1, 1])  # missing takes the most frequent
+    assert matrix[:, 2] == pytest.approx((sex - 0.75) / np.std(sex))
+    assert matrix[2, 3:] == pytest.approx([-1, -((0.25 / 0.75) ** 0.5), (0.75 / 0.25) ** 0.5])
+
+
+def test_a_rare_code_is_not_blown_up(words):
+    table = pd.DataFrame({"sex": ["0"] * 99 + ["1"]})
+    matrix = TabularEncoder(("sex",), words).fit(table).transform(table)
+    assert matrix.max() == pytest.approx(0.99 / RARE_SD)
+    assert matrix.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_indicator_that_repeats_another_is_zero_for_everybody(words):
+    table = pd.DataFrame(
+        {
+            "core_ml": [1.0, 2, np.nan, 4],
+            "tmax6_ml": [9.0, 5, np.nan, 7],
+            "age": [60.0, np.nan, 70, 80],
+        }
+    )
+    encoder = TabularEncoder(tuple(table), words).fit(table)
+    others = table.assign(tmax6_ml=np.nan)
+    matrix = pd.DataFrame(encoder.transform(others), columns=encoder.names)
+    assert matrix["missingindicator_core_ml"].tolist() == [0, 0, 1, 0]
+    assert matrix["missingindicator_tmax6_ml"].tolist() == [0, 0, 0, 0]
+    assert matrix["missingindicator_age"].tolist() == [0, 1, 0, 0]
 
 
 def test_only_the_training_part_is_learnt_from(table, words):
@@ -42,9 +65,16 @@ def test_only_the_training_part_is_learnt_from(table, words):
     assert fitted.transform(others)[0, 0] == pytest.approx((1000 - 65) / 5)
 
 
-def test_a_column_without_any_value_does_not_break_it(table, words):
-    table["age"] = np.nan
-    assert np.isfinite(TabularEncoder(COLUMNS, words).fit(table).transform(table)).all()
+@pytest.mark.parametrize("column", ["age", "sex", "hir"])
+def test_a_column_without_any_value_is_zero_and_does_not_break_it(table, words, column):
+    table["hir"] = [0.1, 0.2, 0.3, 0.6]
+    table[column] = np.nan
+    encoder = TabularEncoder((*COLUMNS, "hir"), words).fit(table)
+    matrix = pd.DataFrame(encoder.transform(table), columns=encoder.names)
+    assert np.isfinite(matrix).all(axis=None)
+    own = [name for name in matrix if name.split("_")[0] == column]
+    assert own and (matrix[own] == 0).all(axis=None)
+    assert (matrix.drop(columns=own) != 0).any(axis=None)
 
 
 def test_a_ratio_that_does_not_apply_is_switched_off_and_never_filled_in(words):
@@ -84,23 +114,3 @@ def test_leakage_and_missing_columns_are_refused(table, words):
         TabularEncoder(("age", "n_passes"), words)
     with pytest.raises(InputError, match="predictor column 'sex' is missing"):
         TabularEncoder(COLUMNS, words).fit(table.drop(columns="sex"))
-
-
-@pytest.mark.parametrize("kind", ["logistic", "boosting"])
-def test_baselines_learn_a_strong_signal_and_repeat_themselves(kind):
-    rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(400, 5)).astype(np.float32)
-    y = (matrix[:, 0] + rng.normal(size=400) > 0).astype(float)
-    first, again = (
-        tabular.fit_baseline(kind, matrix[:300], y[:300], seed=1).predict_proba(matrix[300:])[:, 1]
-        for _ in range(2)
-    )
-    assert roc_auc_score(y[300:], first) > 0.75
-    assert (first == again).all()
-
-
-def test_unknown_baseline():
-    with pytest.raises(
-        InputError, match="baseline 'forest' is not known; allowed: logistic, boosting"
-    ):
-        tabular.fit_baseline("forest", np.zeros((4, 1)), np.array([0, 1, 0, 1]), seed=0)
