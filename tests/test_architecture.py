@@ -10,7 +10,7 @@ from rlvo_lib.config import project_root
 ORDER = [
     "config", "storage", "progress", "workers", "dictionary", "metrics", "twins", "exclusions", "dataset", "cohort",
     "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
-    "simulate", "analysis", "tabular", "encoders",
+    "simulate", "analysis", "tabular", "baselines", "encoders",
     "fusion", "training", "experiment", "explain", "figures", "results", "report", "verify",
     "notebooks", "cli",
 ]  # fmt: skip
