@@ -14,10 +14,11 @@ codes                          imputed by the most frequent code, then one-hot c
 The indicator exists where a training patient lacks the value; one that repeats another (volumes of one
 scan that was not made) is 0 for everybody, as is a column that does not vary in training.
 
-Scales decide what a penalty shrinks. On simulated cohorts of the study's size (360 patients) logistic regression with
-its best penalty had an AUC of 0.580 with scaled codes against 0.570 with codes of 0 and 1 on the clinical
-variables, and of 0.661 against 0.633 with perfusion values and image reads besides; indicators that were z-scored,
-each a rare column made as large as a whole quantity, cost up to 0.007. Codes in an order gained nothing as ranks.
+Scales decide what a penalty shrinks. On thirty simulated cohorts (360 patients to fit, 12,000 others to score)
+tuned logistic regression has an AUC of 0.585 on the clinical variables, 0.666 with perfusion values and image
+reads besides; with codes of 0 and 1, z-scored indicators and C = 0.1 it was 0.573 and 0.635 (standard errors 0.003).
+Z-scored indicators, each a rare column made as large as a whole quantity, cost 0.004 to 0.012 of that; ranks in
+place of one-hot columns for codes in an order gained 0.001.
 """
 
 from __future__ import annotations
