@@ -209,6 +209,7 @@ def patient_task(dataset: Dataset, settings: Settings, participant_id: str) -> T
         flip_to_side=study.flip_to_side,
         grid=study.grid,
         channels=study.channels,
+        views=study.views,
         grid_shape=tuple(settings.grid_shape),
         grid_spacing_mm=float(settings.grid_spacing_mm),
         template=settings.template,
@@ -251,8 +252,9 @@ def _make(todo: Sequence[tuple[Task, Path]], processes: int) -> None:
 
 def _make_one(task: Task, folder: Path) -> None:
     """One patient's folder; its record is written last and marks it whole."""
-    tensor, record, patient = patient_tensor(task)
-    storage.write_array(folder / "tensor.npy", tensor)
+    arrays, record, patient = patient_tensor(task)
+    for name, array in arrays.items():
+        storage.write_array(folder / f"{name}.npy", array)
     if "vessels" in patient.volumes and task.grid.space == "head":
         mask, affine = patient.volumes["vessels"]
         own = np.linalg.inv(patient.moves.get("cta", np.eye(4))) @ affine

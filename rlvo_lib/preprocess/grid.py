@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlvo_lib.config import Grid
+from rlvo_lib.config import Grid, View
 
 # The parts of the head that the grid holds; chosen for the anterior circulation.
 ACROSS_MIDLINE_MM = 12.0  # the hemisphere's crop reaches so far into the other one
@@ -67,6 +67,48 @@ def standing_grid(grid: Grid, shape: Sequence[int], spacing_mm: float) -> np.nda
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = grid.centre_mm - spacing_mm * (np.asarray(shape) - 1) / 2
     return affine
+
+
+def outward(side: str | None) -> float:
+    """Which way along x leads outwards from the midline on the affected side (unknown: the left)."""
+    return 1.0 if side == "right" else -1.0
+
+
+def view_affine(
+    view: View,
+    pose: np.ndarray,
+    scale: float,
+    side: str | None,
+    *,
+    flip_to: str,
+    occlusion: np.ndarray | None,
+) -> np.ndarray:
+    """4x4 from a view's voxel indices to world mm (RAS+).
+
+    Parameters
+    ----------
+    pose : 4x4, head mm to world mm
+    scale : of the head's length to the template's, by which ``centre_mm`` is stretched
+    side, flip_to : as of `tensor_affine`: a view is mirrored where the tensor is
+    occlusion : (3,) head mm where the occlusion was found on the affected side; None: nowhere
+
+    Examples
+    --------
+    >>> view = View(("cta",), (9, 9, 9), 1.0, (30.0, 20.0, -97.0))
+    >>> grid = view_affine(view, np.eye(4), 1.0, "right", flip_to="left", occlusion=None)
+    >>> (grid @ [4, 4, 4, 1])[:3].tolist(), float(grid[0, 0])
+    ([30.0, 20.0, -97.0], -1.0)
+    """
+    sign = outward(side)
+    if view.follow == "occlusion" and occlusion is not None:
+        centre = occlusion + np.array(view.offset_mm) * [sign, 1, 1]
+    else:
+        centre = np.array(view.centre_mm) * scale * [sign, 1, 1]
+    mirror = flip_to != "none" and side is not None and side != flip_to
+    step = np.array([-1.0 if mirror else 1.0, 1, 1]) * view.spacing_mm
+    grid = np.diag([*step, 1.0])
+    grid[:3, 3] = centre - step * (np.asarray(view.shape) - 1) / 2
+    return pose @ grid
 
 
 def mirrored(pose: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlvo_lib.config import Channel, Grid, Scan
+from rlvo_lib.config import Channel, Grid, Scan, View
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Task:
     flip_to_side: str
     grid: Grid
     channels: dict[str, Channel]
+    views: dict[str, View]
     grid_shape: tuple[int, int, int]
     grid_spacing_mm: float
     template: str  # a CT template's file; empty: the package's own

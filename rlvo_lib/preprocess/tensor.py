@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlvo_lib import images, perfusion, registration, vessels
-from rlvo_lib.config import Channel, InputError
+from rlvo_lib.config import Channel, InputError, View
 from rlvo_lib.preprocess import grid as grids
 from rlvo_lib.preprocess import quality
+from rlvo_lib.preprocess.measures import measured, occlusion_place
 from rlvo_lib.preprocess.reading import Volume, check_same_grid, read_scan
 from rlvo_lib.preprocess.task import Task
 from rlvo_lib.registration import Alignment
@@ -42,6 +43,7 @@ class Patient:
     volumes: dict[str, Volume]
     alignment: Alignment | None = None
     length_mm: float | None = None  # of the head, in the mm that the grid is laid in
+    template_mm: float = 0.0  # of the template's head
     moves: dict[str, np.ndarray] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # scans that were read, and why not used
     centre_line: pd.DataFrame | None = None  # of the vessels, `vessels.VesselGraph.points`
@@ -51,8 +53,12 @@ class Patient:
     flags: list[str] = field(default_factory=list)
 
 
-def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
-    """The (C, D, H, W) float16 tensor of one patient, its record, and what it was made of.
+def patient_tensor(
+    task: Task,
+) -> tuple[dict[str, np.ndarray], dict[str, Any], Patient]:
+    """The (C, D, H, W) float16 tensors of one patient, their record, and what they were made of.
+
+    The tensor is called ``tensor``, the study's views by their names.
 
     Only the channels whose scan is there are in the tensor; the record names them in order with
     their windows and units, and says why the others are not. InputError names the patient and the
@@ -65,7 +71,7 @@ def patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         raise InputError(f"patient {task.participant_id}: {message}") from error
 
 
-def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
+def _patient_tensor(task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any], Patient]:
     in_head = task.grid.space == "head"  # there vessels are segmented where no mask is given
     patient = Patient({})
     for scan in task.scans:
@@ -88,6 +94,11 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         grid = _grid(task, patient)
         tensor, names, reasons = _channels(task, patient, grid)
         patient.flags += quality.flags(task, patient.qc)
+    arrays, shown = {"tensor": tensor}, {}
+    if in_head and patient.alignment is not None:
+        patient.qc |= measured(task, patient)
+        for name, view in task.views.items():
+            arrays[name], shown[name] = _view(view, task, patient)
     record = {
         "participant_id": task.participant_id,
         "side": task.side,
@@ -102,6 +113,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         "flipped": None if grid is None else bool(np.linalg.det(grid[:3, :3]) < 0),
         "affine": None if grid is None else grid.tolist(),
         "head_to_world": None if patient.alignment is None else patient.alignment.affine.tolist(),
+        "views": shown,
         "length_mm": patient.length_mm,
         "scans": stored,
         "moves": {scan: move.tolist() for scan, move in patient.moves.items()},
@@ -109,7 +121,7 @@ def _patient_tensor(task: Task) -> tuple[np.ndarray, dict[str, Any], Patient]:
         "vessels": patient.vessels,
         "not_measured": patient.reasons,
     }
-    return tensor, record, patient
+    return arrays, record, patient
 
 
 def _window(channel: Channel) -> dict[str, Any]:
@@ -152,7 +164,7 @@ def _find_head(task: Task, patient: Patient) -> None:
     if found is None:
         return
     one_size = found.kind == "affine"  # heads are brought to the template's
-    patient.alignment = found
+    patient.alignment, patient.template_mm = found, template.length_mm
     patient.length_mm = template.length_mm if one_size else found.frame.length_mm
     patient.flags += found.flags
     patient.qc |= {"registration_cost": found.cost, "alignment": found.kind, "head_scan": source}
@@ -325,6 +337,26 @@ def _channel(
         values -= images.resample(clipped, affine, other, task.grid_shape, fill=low)
         values[~inside] = 0.0
     return images.window(values, channel.low, channel.high).astype(np.float16)
+
+
+def _view(view: View, task: Task, patient: Patient) -> tuple[np.ndarray, dict[str, Any]]:
+    """One view (C, D, H, W) float16, of the channels whose scan is there, and what is recorded of it."""
+    found = occlusion_place(task, patient)
+    affine = grids.view_affine(
+        view, patient.alignment.affine, patient.length_mm / patient.template_mm, task.side,
+        flip_to=task.flip_to_side, occlusion=found,
+    )  # fmt: skip
+    names = [name for name in view.channels if task.channels[name].scan in patient.volumes]
+    made = []
+    for name in names:
+        channel = task.channels[name]
+        array, source = patient.volumes[channel.scan]
+        clipped = np.clip(array, channel.low, channel.high, dtype=np.float32)
+        values = images.resample(clipped, source, affine, view.shape, fill=channel.low)
+        made.append(images.window(values, channel.low, channel.high).astype(np.float16))
+    followed = view.follow == "occlusion" and found is not None
+    record = {"channels": names, "affine": affine.tolist(), "followed": followed}
+    return np.stack(made) if made else np.empty((0, *view.shape), np.float16), record
 
 
 # ---------------------------------------------------------------------------------------------- perfusion

@@ -29,7 +29,7 @@ class VesselGraph:
     points : segment, x, y, z (world mm, RAS+), radius_mm, arc_mm, side, and hu where a CTA was given.
     segments : segment, start, end, length_mm, chord_mm, radius_mm, component, side, tortuosity.
     stenoses : x, y, z, degree (0 to 1), radius_mm, reference_mm, segment, side.
-    occlusion : side, x, y, z, segment, score, or empty: none found.
+    occlusion : side, x, y, z, segment, score, gap_mm, end_x, end_y, end_z, or empty: none found.
     """
 
     points: pd.DataFrame
@@ -47,6 +47,8 @@ class VesselGraph:
         out["occlusion_segment"] = found.get("segment", "none")
         for axis in "xyz":
             out[f"occlusion_{axis}_mm"] = _plain(found.get(axis, float("nan")), 1)
+            out[f"occlusion_end_{axis}_mm"] = _plain(found.get(f"end_{axis}", float("nan")), 1)
+        out["occlusion_gap_mm"] = _plain(found.get("gap_mm", float("nan")), 1)
         out["occlusion_score"] = _plain(found.get("score", 0.0))
         rows = self.stenoses.to_dict("records")
         out["stenoses"] = [

@@ -68,10 +68,11 @@ def find_occlusion(
     cta: np.ndarray,
     affine: np.ndarray,
 ) -> dict[str, Any]:
-    """The candidate: side, x, y, z (world mm), segment, score (0 to 1); {} if there is none.
+    """The candidate: side, x, y, z (world mm), segment, score (0 to 1), and its end; {} if there is none.
 
     points, segments : as in `network.VesselGraph`, points with hu; cta : (X, Y, Z) HU; affine : 4x4.
-    The score is the surplus of missing lumen, full at 8 mm.
+    The score is the surplus of missing lumen (gap_mm), full at 8 mm; end_x, end_y, end_z: where the
+    lumen resumes beyond the first gap.
     """
     to_head = np.linalg.inv(frame.affine)
     head = points[["x", "y", "z"]].to_numpy(float) @ to_head[:3, :3].T + to_head[:3, 3]
@@ -100,6 +101,7 @@ def find_occlusion(
         return {}
     sign, way = (1, right) if surplus > 0 else (-1, left)
     start, ahead = _start(way, sign, head, radius, links)
+    resumed = frame.affine[:3, :3] @ (_resumed(way) * [sign, 1, 1]) + frame.affine[:3, 3]
     place = frame.affine[:3, :3] @ start + frame.affine[:3, 3]
     tip = _tip(place, frame.affine[:3, :3] @ ahead, cta, affine)
     lateral = abs(float(to_head[0, :3] @ tip + to_head[0, 3]))
@@ -108,7 +110,8 @@ def find_occlusion(
     return {
         "side": "right" if sign > 0 else "left", "x": x, "y": y, "z": z,
         "segment": "M1" if beyond_t else "ICA",
-        "score": min(1.0, abs(surplus) / SURE_GAP_MM),
+        "score": min(1.0, abs(surplus) / SURE_GAP_MM), "gap_mm": abs(surplus),
+        "end_x": float(resumed[0]), "end_y": float(resumed[1]), "end_z": float(resumed[2]),
     }  # fmt: skip
 
 
@@ -280,6 +283,12 @@ def _box(
     box = cta[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     index = np.stack(np.meshgrid(*[np.arange(n) for n in box.shape], indexing="ij"), axis=-1)
     return box, (index + low - at[0]) @ affine[:3, :3].T
+
+
+def _resumed(way: _Way) -> np.ndarray:
+    """Where the lumen resumes beyond the way's first true gap, own side positive."""
+    least = min(LEAST_GAP_MM, float(way.jumps.max()))
+    return way.places[int(np.flatnonzero(way.jumps >= least)[0]) + 1]
 
 
 def _start(
