@@ -1,0 +1,133 @@
+"""Patients as a network sees them: arrays in one order, checked before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvo_lib.config import InputError, Settings
+
+
+@dataclass
+class Cases:
+    """N patients in the order of ``y``.
+
+    image : (N, C, D, H, W) float16 or None; a channel that is NaN throughout is absent
+    tabular : (N, P) float32 or None
+    y : (N,) outcomes, 0 and 1
+    offset : (N,) float32 or None; a frozen logit that is added to the network's
+    extra : (N, K) float32 or None; auxiliary targets, in any unit, NaN where missing
+    """
+
+    image: np.ndarray | None
+    tabular: np.ndarray | None
+    y: np.ndarray
+    offset: np.ndarray | None = None
+    extra: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Cases:
+        """The patients of some rows."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Cases(**{name: None if p is None else p[rows] for name, p in parts.items()})
+
+
+def image_scale(image: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and SD (C,) of each channel over training images (N, C, D, H, W); absent ones left out.
+
+    Over all voxels of all patients: the mean of the patients' means, and the mean of their variances
+    plus the variance of their means.
+
+    Raises
+    ------
+    InputError
+        If no patient has a channel.
+    """
+    moments = [
+        torch.var_mean(torch.from_numpy(np.array(one, np.float32)).flatten(1), dim=1, correction=0)
+        for one in image
+    ]
+    variance, mean = (torch.stack(part).double() for part in zip(*moments, strict=True))
+    absent = mean.isnan().all(0).nonzero().flatten().tolist()
+    if absent:
+        raise InputError(
+            f"channel {absent[0]} is absent in all {len(image)} training patients; allowed: a channel "
+            "that some have"
+        )
+    centre = mean.nanmean(0)
+    spread = variance.nanmean(0) + ((mean - centre) ** 2).nanmean(0)
+    return centre.float(), spread.sqrt().float()
+
+
+def check_cases(cases: Cases, settings: Settings, part: str) -> None:
+    """Refuse numbers that would spoil a training without a word.
+
+    Raises
+    ------
+    InputError
+        Naming the part, row and channel or column: for a voxel that is not finite, unless the whole
+        channel is NaN and the setting ``absent`` is ``flag``; for a tabular value, offset or outcome
+        that is not finite.
+    """
+    for row, one in enumerate(() if cases.image is None else cases.image):
+        finite = np.isfinite(one).reshape(len(one), -1)
+        for channel in np.flatnonzero(~finite.all(1)):
+            where = f"{part} part, patient in row {row}, channel {channel}"
+            if not np.isnan(one[channel]).all():
+                lost = finite.shape[1] - int(finite[channel].sum())
+                raise InputError(
+                    f"{where}: {lost} of {finite.shape[1]} voxels are not finite numbers; allowed: "
+                    "none, or NaN throughout for a channel that is absent"
+                )
+            if settings.absent != "flag":
+                raise InputError(
+                    f"{where}: the channel is absent (NaN throughout), but setting 'absent' is "
+                    f"'{settings.absent}'; allowed: patients who have all channels, or 'flag'"
+                )
+    for name in ("tabular", "offset", "y"):
+        values = getattr(cases, name)
+        if values is not None and not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0]
+            column = f", column {place[1]}" if len(place) > 1 else ""
+            raise InputError(
+                f"{part} part, patient in row {place[0]}: {name}{column} is "
+                f"{values[tuple(place)]}; allowed: finite numbers"
+            )
+
+
+def check_training(model: torch.nn.Module, train: Cases, settings: Settings) -> None:
+    """Refuse a training part from which nothing can be learnt.
+
+    Raises
+    ------
+    InputError
+        For one outcome only, batches of one patient, or an auxiliary target that no patient has.
+    ValueError
+        If the network's outputs are not one for the outcome and one for each auxiliary target.
+    """
+    if len(set(train.y.tolist())) < 2:
+        raise InputError(
+            f"training needs both outcomes; all {len(train)} training patients have the same"
+        )
+    if settings.batch_size < 2:
+        raise InputError(
+            f"setting 'batch_size' is {settings.batch_size}; allowed: 2 or more, since batch "
+            "normalisation compares patients"
+        )
+    if train.extra is None or not settings.auxiliary_weight:
+        return
+    if model.head.out_features != 1 + train.extra.shape[1]:
+        raise ValueError(
+            f"a network of {model.head.out_features} outputs for {train.extra.shape[1]} auxiliary "
+            f"targets; allowed: {1 + train.extra.shape[1]}"
+        )
+    for column in np.flatnonzero(np.isnan(train.extra).all(0)):
+        raise InputError(
+            f"auxiliary target {column} is missing in all {len(train)} training patients; allowed: a "
+            "target that some have"
+        )
