@@ -127,7 +127,7 @@ def agreement(settings: Settings, device: torch.device) -> None:
     cases = random_cases(32, 3, (16, 20, 16))
     rng = np.random.default_rng(1)
     cases.image = (cases.image + rng.normal(0, 0.2, cases.image.shape)).astype(np.float16)
-    own = _with(settings, epochs_max=3, patience_epochs=3, batch_size=8)
+    own = _with(settings, epochs_max=3, patience_epochs=3, batch_size=8, learning_rate=1e-2)
 
     def trained(where: str, **fields) -> np.ndarray:
         changed = _with(own, device=where, **fields)
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     parser.add_argument("--tiny", action="store_true", help="few patients on small grids")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--patients", type=int, default=48, help="at full resolution")
+    parser.add_argument("--patients", type=int, default=32, help="at full resolution")
     parser.add_argument("--batch", type=int, default=8, help="at full resolution")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--channels-last", action="store_true")

@@ -5,8 +5,9 @@ absent. Small rigid motion, noise, an offset of a channel, and left-right mirror
 study nor the arm tells the sides apart. All random numbers are drawn on the CPU, so that a GPU sees
 the same changes.
 
-MONAI's transforms work one patient at a time; a batch at once is several times faster
-(`docs/training.md`), which is why the few that are needed are written here.
+MONAI's transforms work one patient at a time, on a GPU with a launch for each patient and step, and draw
+noise voxel by voxel; the few that are needed take a whole batch here, in less than half of the time
+on one thread of a CPU.
 """
 
 from __future__ import annotations
@@ -143,13 +144,13 @@ class Augmentation:
         """Whole scans set to NaN, each with probability ``modality_dropout``; one at least remains."""
         channels = image.shape[1]
         scan_of = _scan_of_channel(self.scans, channels).to(image.device)
-        scans = int(scan_of.max()) + 1 if self.scans is None else len(self.scans)
-        drawn = torch.rand(len(image), scans, generator=self.generator)
+        scan = torch.arange(channels if self.scans is None else len(self.scans)).to(image.device)
+        drawn = torch.rand(len(image), len(scan), generator=self.generator)
         drawn = self._draw(drawn, image)
         here = ~image[:, :, 0, 0, 0].isnan()  # a channel is there as a whole or not at all
-        there = torch.zeros(drawn.shape, device=image.device).index_add_(1, scan_of, here.float())
-        last = drawn.masked_fill(there == 0, -1.0).argmax(1, keepdim=True)
-        kept = (drawn >= self.settings.modality_dropout).scatter(1, last, True)
+        there = (here[:, None] & (scan_of == scan[:, None])).any(2)  # (N, scans)
+        last = drawn.masked_fill(~there, -1.0).argmax(1, keepdim=True)
+        kept = (drawn >= self.settings.modality_dropout) | (scan == last)
         return image.masked_fill(~kept[:, scan_of][..., None, None, None], math.nan)
 
 

@@ -164,6 +164,23 @@ def test_no_batch_is_of_one_patient_and_none_larger_than_asked():
     assert [len(rows) for rows in batches.split_rows(np.arange(3), 2)] == [3]
 
 
+@pytest.mark.parametrize(("ahead", "kept"), [(True, False), (True, True), (False, True)])
+def test_batches_are_the_same_however_they_are_made(ahead, kept):
+    """What a GPU's loader does, on the CPU: a thread gathers ahead, or images lie on the device."""
+    cases = dataclasses.replace(bright_or_not(10, 0), offset=np.arange(10, dtype=np.float32))
+    plain, other = (batches.Batches(cases, torch.device("cpu")) for _ in "ab")
+    other.ahead = ahead
+    if kept:
+        other.keep()
+    wanted = [np.array([3, 1, 9]), np.array([0, 2]), np.array([4, 5, 6])]
+    for rows, one, two in zip(wanted, plain.of(wanted), other.of(wanted), strict=True):
+        assert one.image.dtype == torch.float32 and one.tabular is None and two.extra is None
+        np.testing.assert_array_equal(one.image, cases.image[rows].astype(np.float32))
+        np.testing.assert_array_equal(one.offset, rows)
+        assert torch.equal(one.image, two.image) and torch.equal(one.y, two.y)
+        assert torch.equal(one.offset, two.offset)
+
+
 def test_balanced_batches_hold_both_outcomes_alike():
     y = (np.arange(60) < 9).astype(float)
     order = batches.epoch_order(y, torch.Generator().manual_seed(0), balanced=True)
@@ -348,6 +365,33 @@ def test_memory_that_does_not_suffice_names_the_settings(settings, monkeypatch, 
         training.predict_logit(model, cases, settings)
 
 
+class ToldOfAbsence(nn.Module):
+    """A network of two channels that takes an absent one for its mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.register_buffer("sd", torch.ones(1, 2, 1, 1, 1))
+        self.seen = []
+        self.head = nn.Linear(2, 1)
+
+    def forward(self, image, _tabular):
+        self.seen.append((self.training, image.isnan().flatten(2).all(2)))
+        return self.head(image.nan_to_num().mean(dim=(2, 3, 4)))
+
+
+def test_scans_are_hidden_in_training_only(settings):
+    one = bright_or_not(32, 0)
+    both = dataclasses.replace(one, image=np.repeat(one.image, 2, axis=1))
+    hiding = changed(settings, absent="flag", modality_dropout=0.5, epochs_max=2)
+    training.seed_everything(0)
+    model = ToldOfAbsence()
+    training.fit(model, both, both, hiding, seed=0, scans=(("ncct", (0,)), ("cta", (1,))))
+    hidden = {mode: torch.cat([h for m, h in model.seen if m is mode]) for mode in (True, False)}
+    assert not hidden[False].any()
+    assert 0.2 < hidden[True].float().mean() < 0.55 and not hidden[True].all(1).any()
+
+
 def test_other_errors_keep_their_words(settings):
     with pytest.raises(RuntimeError, match="no such thing"), devices.memory_errors(settings):
         raise RuntimeError("no such thing")
@@ -397,7 +441,9 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint):
     with pytest.raises(InputError, match="has a tensor that the network does not: 'block.conv1"):
         training.load_model(path, TabularNet(4), ABOUT)
     wider = build_model(in_channels=2, encoder="light", base_filters=2)
-    with pytest.raises(InputError, match=r"'encoder.conv.weight' is of shape \(2, 1.*allowed: \(2, 2"):
+    with pytest.raises(
+        InputError, match=r"'encoder.conv.weight' is of shape \(2, 1.*allowed: \(2, 2"
+    ):
         training.load_model(path, wider, ABOUT)
     more = small_net()
     more.register_buffer("more", torch.zeros(1))

@@ -68,19 +68,23 @@ class Batches:
 
     def __init__(self, cases: Cases, device: torch.device) -> None:
         self.cases, self.device = cases, device
+        self.ahead = device.type == "cuda"  # whether a thread gathers while the network works
         self.resident: Tensor | None = None
         if device.type == "cuda" and cases.image is not None:
             free, _ = torch.cuda.mem_get_info(device)
             if cases.image.nbytes <= RESIDENT_SHARE * free:
-                self.resident = torch.empty(
-                    cases.image.shape, dtype=torch.float16, device=self.device
-                )
-                for row, one in enumerate(cases.image):  # one at a time: no second copy in memory
-                    self.resident[row] = torch.from_numpy(np.array(one))
+                self.keep()
+
+    def keep(self) -> None:
+        """Put all images on the device, one at a time: no second copy in the CPU's memory."""
+        shape = self.cases.image.shape
+        self.resident = torch.empty(shape, dtype=torch.float16, device=self.device)
+        for row, one in enumerate(self.cases.image):
+            self.resident[row] = torch.from_numpy(np.array(one))
 
     def of(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
         """A `Batch` for each set of rows, in order."""
-        if self.device.type == "cpu":
+        if not self.ahead:
             yield from (self._sent(self._gathered(rows), rows) for rows in batches)
             return
         with ThreadPoolExecutor(1) as pool:
