@@ -303,6 +303,9 @@ def test_one_outcome_batches_of_one_and_missing_targets_are_refused(settings):
         training.fit(TabularNet(4), one_class, inner, settings, seed=0)
     with pytest.raises(InputError, match="'batch_size' is 1; allowed: 2 or more"):
         training.fit(TabularNet(4), train, inner, changed(settings, batch_size=1), seed=0)
+    shifted = dataclasses.replace(train, offset=np.zeros(8, np.float32))
+    with pytest.raises(ValueError, match="a frozen offset for one part only"):
+        training.fit(TabularNet(4), shifted, inner, settings, seed=0)
     own = changed(settings, auxiliary_weight=1.0)
     train.extra = np.stack([np.ones(8), np.full(8, np.nan)], 1).astype(np.float32)
     with pytest.raises(InputError, match="auxiliary target 1 is missing in all 8"):

@@ -104,7 +104,7 @@ def check_cases(cases: Cases, settings: Settings, part: str) -> None:
             )
 
 
-def check_training(model: torch.nn.Module, train: Cases, settings: Settings) -> None:
+def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings: Settings) -> None:
     """Refuse a training part from which nothing can be learnt.
 
     Raises
@@ -112,7 +112,8 @@ def check_training(model: torch.nn.Module, train: Cases, settings: Settings) -> 
     InputError
         For one outcome only, batches of one patient, or an auxiliary target that no patient has.
     ValueError
-        If the network's outputs are not one for the outcome and one for each auxiliary target.
+        If the network's outputs are not one for the outcome and one for each auxiliary target, or one
+        part has a frozen offset and the other has not.
     """
     if len(set(train.y.tolist())) < 2:
         raise InputError(
@@ -122,6 +123,10 @@ def check_training(model: torch.nn.Module, train: Cases, settings: Settings) -> 
         raise InputError(
             f"setting 'batch_size' is {settings.batch_size}; allowed: 2 or more, since batch "
             "normalisation compares patients"
+        )
+    if (train.offset is None) != (inner.offset is None):
+        raise ValueError(
+            "a frozen offset for one part only; allowed: for training and inner, or none"
         )
     if train.extra is None or not settings.auxiliary_weight:
         return

@@ -35,7 +35,7 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over memory for nothing
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, as on a CPU
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
 
 
 def autocast(device: torch.device, settings: Settings) -> torch.autocast:

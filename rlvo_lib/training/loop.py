@@ -54,7 +54,7 @@ def fit(
         If training patients have one outcome only, a number is NaN where it must not be, the loss
         becomes NaN, or memory does not suffice.
     """
-    check_training(model, train, settings)
+    check_training(model, train, inner, settings)
     check_cases(train, settings, "training")
     check_cases(inner, settings, "inner")
     with memory_errors(settings):
