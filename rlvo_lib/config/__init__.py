@@ -4,6 +4,7 @@
 says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``, ``_min``.
 """
 
+from rlvo_lib.config.arms import ARM_KINDS, ENCODERS, FUSIONS, Arm, Reader
 from rlvo_lib.config.errors import InputError
 from rlvo_lib.config.imaging import DERIVATIVES, Channel, Grid, Scan, View
 from rlvo_lib.config.settings import (
@@ -14,10 +15,7 @@ from rlvo_lib.config.settings import (
     load_settings,
 )
 from rlvo_lib.config.study import (
-    ARM_KINDS,
-    ENCODERS,
     MAIN,
-    Arm,
     Consistency,
     Definition,
     Rule,
@@ -31,6 +29,7 @@ __all__ = [
     "ARM_KINDS",
     "DERIVATIVES",
     "ENCODERS",
+    "FUSIONS",
     "MAIN",
     "PROFILES",
     "SCENARIOS",
@@ -40,6 +39,7 @@ __all__ = [
     "Definition",
     "Grid",
     "InputError",
+    "Reader",
     "Rule",
     "Scan",
     "Settings",

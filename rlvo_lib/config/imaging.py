@@ -99,7 +99,9 @@ def read_views(raw: Mapping[str, Any]) -> dict[str, View]:
     """The study file's table ``[views]``."""
     views = {}
     for name, entry in raw.get("views", {}).items():
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        given = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
         views[name] = View(**given)
     return views
 
@@ -172,7 +174,9 @@ def check_imaging(
         whole = all(isinstance(n, int) and n >= 8 for n in view.shape)
         if len(view.shape) != 3 or not whole or not view.spacing_mm > 0:
             shape = f"{list(view.shape)} of {view.spacing_mm} mm"
-            refuse(f"grid of view '{name}'", shape, ("three whole numbers from 8, spacing above 0",))
+            refuse(
+                f"grid of view '{name}'", shape, ("three whole numbers from 8, spacing above 0",)
+            )
         if len(view.centre_mm) != 3 or len(view.offset_mm) != 3:
             refuse(f"centre of view '{name}'", str(view.centre_mm), ("three numbers",))
         if grid.space != "head":

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvo_lib.config.arms import ENCODERS
 from rlvo_lib.config.errors import InputError
-from rlvo_lib.config.study import ENCODERS, MAIN, Study, load_study, project_root
+from rlvo_lib.config.study import MAIN, Study, load_study, project_root
 
 
 @dataclass(frozen=True)

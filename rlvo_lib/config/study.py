@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvo_lib.config.arms import Arm, Reader, check_arms, check_readers, read_arms, read_readers
 from rlvo_lib.config.errors import InputError
 from rlvo_lib.config.imaging import (
     PERFUSION_PARAMETERS,
@@ -76,22 +77,6 @@ class Consistency:
     then: tuple[Rule, ...]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One row of the ladder: what a model is and what goes into it."""
-
-    name: str
-    label: str
-    kind: str  # logistic | boosting | mlp | cnn | mean
-    group: str = "clinical"  # clinical | imaging | multimodal
-    channels: tuple[str, ...] = ()
-    predictors: tuple[str, ...] = ()  # names of predictor sets
-    fusion: str = "none"  # none | concat1fc | film | daft
-    of: tuple[str, ...] = ()  # kind "mean": the arms averaged
-
-
-ENCODERS = ("light", "daft-resnet", "monai-resnet", "monai-densenet")
-ARM_KINDS = ("logistic", "boosting", "mlp", "cnn", "mean")
 COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
@@ -119,6 +104,8 @@ class Study:
     consistency: tuple[Consistency, ...]
     ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
     predictors: dict[str, tuple[str, ...]]
+    measures: dict[str, tuple[str, ...]]  # sets of columns of the tensors' table
+    readers: dict[str, Reader]
     scans: dict[str, Scan]
     channels: dict[str, Channel]
     grid: Grid
@@ -194,81 +181,13 @@ class Study:
             eligibility=tuple(rule for rule in self.eligibility if rule.op == "any-scan"),
             consistency=(),
             predictors={},
-            arms={},
-        )
-
-    @property
-    def outcome_label(self) -> str:
-        """What a patient with the outcome is called; a sensitivity definition is named with it."""
-        if self.definition == MAIN:
-            return self.outcome_name
-        return f"{self.outcome_name} ({self.definitions[self.definition].text})"
-
-    @property
-    def repeats(self) -> int:
-        """How often the cross-validation is repeated, each time with folds of its own."""
-        return int(self.validation.get("repeats", 1))
-
-    @property
-    def text(self) -> str:
-        """The study file as it stands on disk."""
-        return (self.folder / "study.toml").read_text(encoding="utf-8")
-
-    def columns_of(self, arm: Arm) -> tuple[str, ...]:
-        """The predictor columns of an arm, in the order of the study file."""
-        return tuple(column for name in arm.predictors for column in self.predictors[name])
-
-
-def load_study(name: str = "rlvo") -> Study:
-    """Read ``studies/<name>/study.toml``.
-
-    Raises
-    ------
-    InputError
-        If there is no such study, or the file names an arm, channel or predictor set that it does
-        not define.
-    """
-    studies = project_root() / "studies"
-    path = studies / name / "study.toml"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in studies.glob("*/study.toml"))
-        raise InputError(
-            f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}"
-        )
-    return read_study(path)
-
-
-def read_study(path: Path) -> Study:
-    """A study file, wherever it lies; its dictionary is looked for in the same folder."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path.name} of study '{path.parent.name}': {error}") from error
-    where = f"study.toml of study '{path.parent.name}'"
-    try:
-        definitions = _parse_definitions(raw["outcome"])
-        study = Study(
-            name=raw["name"],
-            title=raw["title"],
-            citation=raw.get("citation", ""),
-            folder=path.parent,
-            outcome=raw["outcome"]["name"],
-            outcome_name=raw["outcome"]["label"],
-            negative_label=raw["outcome"]["negative_label"],
-            question=raw["outcome"]["question"],
-            criteria=definitions[MAIN].criteria,
-            definitions=definitions,
-            definition=MAIN,
-            eligibility=tuple(_parse_rule(rule) for rule in raw.get("eligibility", [])),
-            consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
-            ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
-            predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
+            readers=read_readers(raw),
             scans=read_scans(raw),
             channels=read_channels(raw),
             grid=read_grid(raw),
             views=read_views(raw),
             measured=dict(raw.get("measured", {})),
-            arms={name: _parse_arm(name, arm) for name, arm in raw["arms"].items()},
+            arms=read_arms(raw),
             validation=raw["validation"],
             threshold=raw["threshold"],
             explain_arm=raw.get("explain", {}).get("arm", ""),
@@ -324,11 +243,6 @@ def _parse_consistency(raw: dict[str, Any]) -> Consistency:
     return Consistency(**(raw | {"severity": raw.get("severity", "error")} | parts))
 
 
-def _parse_arm(name: str, raw: dict[str, Any]) -> Arm:
-    lists = {key: tuple(raw[key]) for key in ("channels", "predictors", "of") if key in raw}
-    return Arm(name=name, **(raw | lists))
-
-
 def _check_validation(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
     plan = study.validation
     if "design" not in plan:
@@ -378,17 +292,8 @@ def _check_study(study: Study, where: str) -> None:
             refuse(f"parameter measured for column '{column}'", name, PERFUSION_PARAMETERS)
     if study.explain_background and study.explain_background not in study.scans:
         refuse("background of maps", study.explain_background, study.scans)
-    for arm in study.arms.values():
-        if arm.kind not in ARM_KINDS:
-            refuse(f"kind of arm '{arm.name}'", arm.kind, ARM_KINDS)
-        for names, known, what in (
-            (arm.channels, study.channels, "channel"),
-            (arm.predictors, study.predictors, "predictor set"),
-            (arm.of, study.arms, "arm"),
-        ):
-            for name in names:
-                if name not in known:
-                    refuse(f"{what} of arm '{arm.name}'", name, known)
+    check_arms(study, refuse)
+    check_readers(study, refuse)
     for pair in study.comparisons:
         for name in pair:
             if name not in study.arms:

@@ -1,8 +1,8 @@
 """The prepared tensors of a dataset: made where they are not there yet, kept by content, found again.
 
-A patient's folder ``tensors/<key>/`` holds ``tensor.npy`` (C, D, H, W) float16; ``record.json`` (the
-order of its channels, their windows and units, the affine, how scans were moved, quality figures,
-flags); ``vessels.nii.gz`` (the mask, on the CTA's own grid) and ``centre_line.csv`` where there is one.
+A patient's folder ``tensors/<key>/`` holds ``tensor.npy`` (C, D, H, W) float16; ``<view>.npy``, the same of
+each view of the study file; ``record.json`` (the order of channels, their windows and units, the affine,
+how scans were moved, quality figures, what was measured, flags); ``vessels.nii.gz`` (the mask, on the CTA's own grid) and ``centre_line.csv`` where there is one.
 """
 
 from __future__ import annotations
@@ -49,9 +49,14 @@ class TensorCache:
     records: dict[str, dict[str, Any]]
 
     def load(
-        self, participant_ids: Iterable[str], channels: Sequence[str], *, absent: str = "refuse"
+        self,
+        participant_ids: Iterable[str],
+        channels: Sequence[str],
+        *,
+        view: str = "",
+        absent: str = "refuse",
     ) -> np.ndarray:
-        """Tensors (N, C, D, H, W) float16, in the order asked for.
+        """Tensors (N, C, D, H, W) float16, in the order asked for; ``view``: those of a view.
 
         A channel that a patient lacks is never zeros, which would look like air: ``absent="refuse"``
         raises InputError naming patient, channel and reason; ``absent="nan"`` fills it with NaN, for a
@@ -59,32 +64,65 @@ class TensorCache:
         """
         if absent not in ("refuse", "nan"):
             raise InputError(f"absent is '{absent}'; allowed: refuse, nan")
-        return np.stack([self._one(str(p), channels, absent) for p in participant_ids])
+        return np.stack([self._one(str(p), channels, view, absent) for p in participant_ids])
 
-    def present(self, participant_ids: Iterable[str], channels: Sequence[str]) -> np.ndarray:
+    def present(
+        self, participant_ids: Iterable[str], channels: Sequence[str], view: str = ""
+    ) -> np.ndarray:
         """Which patients have which channels; bool (N, C): the flags that go with absent channels."""
-        have = [self._record(str(p))["channels"] for p in participant_ids]
+        have = [self._channels(self._record(str(p)), view) for p in participant_ids]
         return np.array([[c in own for c in channels] for own in have]).reshape(-1, len(channels))
 
-    def images(self, participant_ids: Iterable[str], channels: Sequence[str]) -> Any:
+    def images(
+        self,
+        participant_ids: Iterable[str],
+        channels: Sequence[str],
+        *,
+        view: str = "",
+        absent: str = "refuse",
+    ) -> Any:
         """Like `load`; where that would fill over `IN_MEMORY_BYTES`, read from disk batch by batch."""
-        stack = TensorStack(self, list(participant_ids), tuple(channels))
+        stack = TensorStack(self, list(participant_ids), tuple(channels), view, absent)
         return stack if stack.nbytes > IN_MEMORY_BYTES else stack[np.arange(len(stack))]
 
-    def _one(self, participant_id: str, channels: Sequence[str], absent: str) -> np.ndarray:
+    def measures(self, participant_ids: Iterable[str], names: Sequence[str]) -> np.ndarray:
+        """What was measured in the scans, (N, K) float64: columns of ``table``, NaN where it was not.
+
+        Raises
+        ------
+        InputError
+            For a quantity that no patient of this cache has a column for.
+        """
+        for name in names:
+            if name not in self.table:
+                raise InputError(
+                    f"'{name}' is not measured in these scans; allowed: columns of the tensors' table"
+                )
+        return self.table.loc[[str(p) for p in participant_ids], list(names)].to_numpy(float)
+
+    def _one(
+        self, participant_id: str, channels: Sequence[str], view: str, absent: str
+    ) -> np.ndarray:
         record = self._record(participant_id)
-        lacking = [c for c in channels if c not in record["channels"]]
+        own = self._channels(record, view)
+        lacking = [c for c in channels if c not in own]
         if lacking and absent == "refuse":
-            reason = record["reasons"].get(lacking[0], "not a channel of this study")
+            reason = record["reasons"].get(lacking[0], "not a channel of this study, or view")
             raise InputError(f"patient {participant_id}: no channel '{lacking[0]}' ({reason})")
-        tensor = np.load(self.folder / record["key"] / "tensor.npy", mmap_mode="r")
+        path = self.folder / record["key"] / f"{view or 'tensor'}.npy"
+        tensor = np.load(path, mmap_mode="r")
         if not lacking:
-            return tensor[[record["channels"].index(c) for c in channels]]
+            return tensor[[own.index(c) for c in channels]]
         out = np.full((len(channels), *tensor.shape[1:]), np.nan, np.float16)
         for k, channel in enumerate(channels):
             if channel not in lacking:
-                out[k] = tensor[record["channels"].index(channel)]
+                out[k] = tensor[own.index(channel)]
         return out
+
+    @staticmethod
+    def _channels(record: dict[str, Any], view: str) -> list[str]:
+        """The channels that a patient's tensor, or view, holds, in its order."""
+        return record["views"].get(view, {}).get("channels", []) if view else record["channels"]
 
     def affine(self, participant_id: str, scan: str | None = None) -> np.ndarray:
         """4x4, tensor voxel indices to world mm (RAS+) of a scan of the patient.
@@ -119,14 +157,17 @@ class TensorCache:
             had = ", ".join(record["scans"]) or "none"
             raise InputError(f"patient {record['participant_id']}: no scan '{scan}'; has: {had}")
 
-    def missing(self, participant_ids: Iterable[str], channels: Sequence[str]) -> dict[str, str]:
+    def missing(
+        self, participant_ids: Iterable[str], channels: Sequence[str], view: str = ""
+    ) -> dict[str, str]:
         """The patients who lack a channel, each with the reason: to be excluded and counted."""
         reasons = {}
         for participant_id in map(str, participant_ids):
             record = self._record(participant_id)
-            absent = [c for c in channels if c not in record["channels"]]
+            own = self._channels(record, view)
+            absent = [c for c in channels if c not in own]
             if absent:
-                reasons[participant_id] = record["reasons"][absent[0]]
+                reasons[participant_id] = record["reasons"].get(absent[0], f"no view '{view}'")
         return reasons
 
     def _record(self, participant_id: str) -> dict[str, Any]:
@@ -147,20 +188,30 @@ class TensorStack:
     cache: TensorCache
     participants: list[str]
     channels: tuple[str, ...]
+    view: str = ""
+    absent: str = "refuse"
 
     def __len__(self) -> int:
         return len(self.participants)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self.cache.load([self.participants[row] for row in rows], self.channels)
+        return self._load([self.participants[row] for row in rows])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.cache.load([p], self.channels)[0] for p in self.participants)
+        return (self._load([p])[0] for p in self.participants)
+
+    def _load(self, ids: list[str]) -> np.ndarray:
+        return self.cache.load(ids, self.channels, view=self.view, absent=self.absent)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, D, H, W)."""
+        return (len(self), *self._load(self.participants[:1]).shape[1:])
 
     @property
     def nbytes(self) -> int:
         """Bytes that all of it would fill in memory."""
-        return len(self) * self.cache.load(self.participants[:1], self.channels).nbytes
+        return len(self) * self._load(self.participants[:1]).nbytes
 
 
 def prepare(

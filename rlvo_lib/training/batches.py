@@ -100,10 +100,14 @@ class Batches:
             source = getattr(self.cases, name)
             if source is None or (name == "image" and self.resident is not None):
                 continue
-            whole = torch.from_numpy(np.empty(0, source.dtype)).new_empty(
+            kind = source.dtype if isinstance(source, np.ndarray) else np.float16
+            whole = torch.from_numpy(np.empty(0, kind)).new_empty(
                 (len(rows), *source.shape[1:]), pin_memory=self.device.type == "cuda"
             )
-            np.take(source, rows, axis=0, out=whole.numpy(), mode="clip")
+            if isinstance(source, np.ndarray):
+                np.take(source, rows, axis=0, out=whole.numpy(), mode="clip")
+            else:  # images that stay on disk
+                whole.copy_(torch.from_numpy(source[rows]))
             found[name] = whole
         return found
 
