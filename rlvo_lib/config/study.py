@@ -181,6 +181,86 @@ class Study:
             eligibility=tuple(rule for rule in self.eligibility if rule.op == "any-scan"),
             consistency=(),
             predictors={},
+            readers={},
+            arms={},
+        )
+
+    @property
+    def outcome_label(self) -> str:
+        """What a patient with the outcome is called; a sensitivity definition is named with it."""
+        if self.definition == MAIN:
+            return self.outcome_name
+        return f"{self.outcome_name} ({self.definitions[self.definition].text})"
+
+    @property
+    def repeats(self) -> int:
+        """How often the cross-validation is repeated, each time with folds of its own."""
+        return int(self.validation.get("repeats", 1))
+
+    @property
+    def text(self) -> str:
+        """The study file as it stands on disk."""
+        return (self.folder / "study.toml").read_text(encoding="utf-8")
+
+    @property
+    def concepts(self) -> dict[str, str]:
+        """Each column that is read off images, with the reader that learns it."""
+        return {c: reader.name for reader in self.readers.values() for c in reader.concepts}
+
+    def measures_of(self, sets: tuple[str, ...]) -> tuple[str, ...]:
+        """The measured quantities of some sets, in the order of the study file."""
+        return tuple(column for name in sets for column in self.measures[name])
+
+    def columns_of(self, arm: Arm) -> tuple[str, ...]:
+        """The predictor columns of an arm, in the order of the study file."""
+        return tuple(column for name in arm.predictors for column in self.predictors[name])
+
+
+def load_study(name: str = "rlvo") -> Study:
+    """Read ``studies/<name>/study.toml``.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or the file names an arm, channel or predictor set that it does
+        not define.
+    """
+    studies = project_root() / "studies"
+    path = studies / name / "study.toml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in studies.glob("*/study.toml"))
+        raise InputError(
+            f"study '{name}' does not exist; allowed: {', '.join(known) or 'none found'}"
+        )
+    return read_study(path)
+
+
+def read_study(path: Path) -> Study:
+    """A study file, wherever it lies; its dictionary is looked for in the same folder."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path.name} of study '{path.parent.name}': {error}") from error
+    where = f"study.toml of study '{path.parent.name}'"
+    try:
+        definitions = _parse_definitions(raw["outcome"])
+        study = Study(
+            name=raw["name"],
+            title=raw["title"],
+            citation=raw.get("citation", ""),
+            folder=path.parent,
+            outcome=raw["outcome"]["name"],
+            outcome_name=raw["outcome"]["label"],
+            negative_label=raw["outcome"]["negative_label"],
+            question=raw["outcome"]["question"],
+            criteria=definitions[MAIN].criteria,
+            definitions=definitions,
+            definition=MAIN,
+            eligibility=tuple(_parse_rule(rule) for rule in raw.get("eligibility", [])),
+            consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
+            ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
+            predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
+            measures={name: tuple(columns) for name, columns in raw.get("measures", {}).items()},
             readers=read_readers(raw),
             scans=read_scans(raw),
             channels=read_channels(raw),
