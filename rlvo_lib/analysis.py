@@ -33,7 +33,7 @@ class Analysis:
         return cohort.labels(self.frame, self.settings.study)
 
     @cached_property
-    def _units(self) -> pd.Series:
+    def units(self) -> pd.Series:
         """The content group of each eligible patient (`dataset.content_groups`)."""
         return cohort.units(self.frame, self.dictionary)
 
@@ -56,14 +56,14 @@ class Analysis:
         folds = members[cohort.fold_column(self.settings.study, seed)]
         held_out = members.index[in_training & (folds == str(fold))]
         rest = members.index[in_training & (folds != str(fold))]
-        first = self._units[sorted(rest)].drop_duplicates()  # one patient stands for each unit
+        first = self.units[sorted(rest)].drop_duplicates()  # one patient stands for each unit
         _, stopping = train_test_split(
             list(first.index),
             test_size=self.settings.study.validation["inner_fraction"],
             stratify=self.y[first.index],
             random_state=self.settings.seed + fold,
         )
-        inner = self._units[rest].isin(first[stopping]).to_numpy()
+        inner = self.units[rest].isin(first[stopping]).to_numpy()
         return {
             "train": sorted(rest[~inner]),
             "inner": sorted(rest[inner]),

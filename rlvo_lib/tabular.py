@@ -49,6 +49,9 @@ class TabularEncoder:
         Predictors; each must be known before the intervention.
     dictionary
         Says which columns are codes and which are quantities, and refuses leakage.
+    measures
+        Columns of the table beside the dictionary's, quantities measured in the scans before the
+        intervention (`rlvo_lib.preprocess`).
     indicators
         Whether a missing quantity gets an indicator column. Without, a model does not see that a value
         is missing: a sensitivity analysis where missingness itself tells the outcome.
@@ -66,17 +69,19 @@ class TabularEncoder:
         columns: tuple[str, ...],
         dictionary: Dictionary,
         *,
+        measures: tuple[str, ...] = (),
         allow_sensitivity: bool = False,
         indicators: bool = True,
     ) -> None:
         dictionary.refuse_leakage(columns, allow_sensitivity=allow_sensitivity)
-        self.columns = columns
+        self.columns, self.measures = columns, measures
         self._logged = [c for c in columns if dictionary[c].transform == "log1p"]
         self._categories = {
             c: list(dictionary[c].choices) for c in columns if dictionary[c].is_categorical
         }
         ratios = [c for c in columns if not dictionary[c].impute and c not in self._categories]
         quantities = [c for c in columns if c not in self._categories and c not in ratios]
+        quantities += list(measures)
         codes = list(self._categories)
         impute = SimpleImputer(
             strategy="median", add_indicator=indicators, keep_empty_features=True
@@ -150,10 +155,10 @@ class TabularEncoder:
         return repeated
 
     def _select(self, table: pd.DataFrame) -> pd.DataFrame:
-        for column in self.columns:
+        for column in (*self.columns, *self.measures):
             if column not in table:
                 raise InputError(f"participants.tsv: predictor column '{column}' is missing")
-        selected = table[list(self.columns)].copy()
+        selected = table[[*self.columns, *self.measures]].copy()
         for column in self._logged:
             selected[column] = np.log1p(selected[column].to_numpy(float))
         for column in self._categories:

@@ -12,10 +12,10 @@ from rlvo_lib.training.batches import Batches
 from rlvo_lib.training.cases import Cases, image_scale
 from rlvo_lib.training.checkpoints import load_model, save_model
 from rlvo_lib.training.devices import pick_device, seed_everything
-from rlvo_lib.training.loop import fit, predict_logit
+from rlvo_lib.training.loop import fit, predict_logit, predict_outputs
 from rlvo_lib.training.losses import log_loss
 
 __all__ = [
     "Batches", "Cases", "fit", "image_scale", "load_model", "log_loss", "pick_device", "predict_logit",
-    "save_model", "seed_everything",
+    "predict_outputs",    "save_model", "seed_everything",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ class Batch:
 
     image: Tensor | None
     tabular: Tensor | None
-    y: Tensor
+    y: Tensor | None
     offset: Tensor | None
     extra: Tensor | None
 

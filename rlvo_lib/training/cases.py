@@ -17,19 +17,19 @@ class Cases:
 
     image : (N, C, D, H, W) float16 or None; a channel that is NaN throughout is absent
     tabular : (N, P) float32 or None
-    y : (N,) outcomes, 0 and 1
+    y : (N,) outcomes, 0 and 1; None: the network learns ``extra`` alone
     offset : (N,) float32 or None; a frozen logit that is added to the network's
     extra : (N, K) float32 or None; auxiliary targets, in any unit, NaN where missing
     """
 
     image: np.ndarray | None
     tabular: np.ndarray | None
-    y: np.ndarray
+    y: np.ndarray | None
     offset: np.ndarray | None = None
     extra: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.extra if self.y is None else self.y)
 
     def take(self, rows: np.ndarray) -> Cases:
         """The patients of some rows."""
@@ -115,7 +115,7 @@ def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings:
         If the network's outputs are not one for the outcome and one for each auxiliary target, or one
         part has a frozen offset and the other has not.
     """
-    if len(set(train.y.tolist())) < 2:
+    if train.y is not None and len(set(train.y.tolist())) < 2:
         raise InputError(
             f"training needs both outcomes; all {len(train)} training patients have the same"
         )
@@ -128,12 +128,13 @@ def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings:
         raise ValueError(
             "a frozen offset for one part only; allowed: for training and inner, or none"
         )
-    if train.extra is None or not settings.auxiliary_weight:
+    if train.extra is None or not (settings.auxiliary_weight or train.y is None):
         return
-    if model.head.out_features != 1 + train.extra.shape[1]:
+    expected = train.extra.shape[1] + (train.y is not None)
+    if model.head.out_features != expected:
         raise ValueError(
             f"a network of {model.head.out_features} outputs for {train.extra.shape[1]} auxiliary "
-            f"targets; allowed: {1 + train.extra.shape[1]}"
+            f"targets; allowed: {expected}"
         )
     for column in np.flatnonzero(np.isnan(train.extra).all(0)):
         raise InputError(

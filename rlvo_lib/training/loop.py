@@ -80,13 +80,12 @@ def _fit(
     if train.image is not None:
         augment = Augmentation(settings, model.encoder.sd, generator, scans)
     patients, judges = Batches(train, device), Batches(inner, device)
-    inner_y, history, step = torch.from_numpy(np.asarray(inner.y, float)), [], 0
+    history, step = [], 0
     best_loss, best_epoch, best_weights = math.inf, -1, None
 
     def judge(epoch: int) -> None:
         nonlocal best_loss, best_epoch, best_weights
-        logit = torch.from_numpy(_logits(average.model, judges, settings))
-        loss = float(criterion.outcome(logit, inner_y))
+        loss = criterion.judged(_outputs(average.model, judges, settings), inner)
         history.append((epoch, "inner", loss))
         if loss < best_loss:
             best_loss, best_epoch = loss, epoch
@@ -97,9 +96,10 @@ def _fit(
     for epoch in range(settings.epochs_max):
         model.train()
         total = torch.zeros((), device=device)
-        order = epoch_order(train.y, generator, balanced=settings.imbalance == "balanced")
+        even = settings.imbalance == "balanced" and train.y is not None
+        order = epoch_order(train.y if even else np.zeros(len(train)), generator, balanced=even)
         batches = split_rows(order, settings.batch_size)
-        for batch in patients.of(batches):
+        for rows, batch in zip(batches, patients.of(batches), strict=True):
             rate = settings.learning_rate * rate_share(
                 step, settings.warmup_epochs * len(batches), settings.epochs_max * len(batches)
             )
@@ -115,7 +115,7 @@ def _fit(
                 nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
             optimiser.step()
             average.update(step)
-            total += loss.detach() * len(batch.y)
+            total += loss.detach() * len(rows)
             step += 1
         mean = float(total) / len(order)
         if not math.isfinite(mean):
@@ -136,8 +136,8 @@ def _fit(
     return pd.DataFrame(history, columns=["epoch", "part", "loss"])
 
 
-def predict_logit(model: nn.Module, cases: Cases, settings: Settings) -> np.ndarray:
-    """Logits (N,) float64 of the patients, the frozen offset included, without gradients.
+def predict_outputs(model: nn.Module, cases: Cases, settings: Settings) -> np.ndarray:
+    """Outputs (N, K) float64 of the patients, without gradients; a frozen offset is in the first.
 
     Raises
     ------
@@ -147,19 +147,27 @@ def predict_logit(model: nn.Module, cases: Cases, settings: Settings) -> np.ndar
     check_cases(cases, settings, "predicted")
     device = pick_device(settings.device)
     with memory_errors(settings):
-        return _logits(placed(model, device, settings), Batches(cases, device), settings)
+        model = placed(model, device, settings)
+        return _outputs(model, Batches(cases, device), settings).numpy()
 
 
-def _logits(model: nn.Module, patients: Batches, settings: Settings) -> np.ndarray:
+def predict_logit(model: nn.Module, cases: Cases, settings: Settings) -> np.ndarray:
+    """Logits (N,) float64 of the outcome: the first of `predict_outputs`."""
+    return predict_outputs(model, cases, settings)[:, 0]
+
+
+def _outputs(model: nn.Module, patients: Batches, settings: Settings) -> Tensor:
     model.eval()
-    rows, size, logits = np.arange(len(patients.cases)), 2 * settings.batch_size, []
+    rows, size, found = np.arange(len(patients.cases)), 2 * settings.batch_size, []
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     with torch.inference_mode():
         for batch in patients.of(batches):
             with autocast(patients.device, settings):
-                logit = model(laid_out(batch.image, settings), batch.tabular)[:, 0].double()
-            logits.append(logit if batch.offset is None else logit + batch.offset)
-    return torch.cat(logits).cpu().numpy()
+                output = model(laid_out(batch.image, settings), batch.tabular).double()
+            if batch.offset is not None:
+                output[:, 0] += batch.offset
+            found.append(output)
+    return torch.cat(found).cpu()
 
 
 def adamw(model: nn.Module, settings: Settings) -> torch.optim.AdamW:

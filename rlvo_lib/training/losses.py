@@ -48,25 +48,39 @@ class Criterion:
     """
 
     def __init__(self, train: Cases, settings: Settings, device: torch.device) -> None:
-        self.settings = settings
-        share = float(train.y.mean())
-        weighted = settings.imbalance in ("weights", "balanced")
-        self.class_weights = (0.5 / (1 - share), 0.5 / share) if weighted else (1.0, 1.0)
-        self.start = 0.0 if weighted else float(np.log(share / (1 - share)))
-        self.with_extra = train.extra is not None and settings.auxiliary_weight > 0
+        self.settings, self.reads_only, self.start = settings, train.y is None, 0.0
+        if train.y is not None:
+            share = float(train.y.mean())
+            weighted = settings.imbalance in ("weights", "balanced")
+            self.class_weights = (0.5 / (1 - share), 0.5 / share) if weighted else (1.0, 1.0)
+            self.start = 0.0 if weighted else float(np.log(share / (1 - share)))
+        self.with_extra = train.extra is not None and (
+            self.reads_only or settings.auxiliary_weight > 0
+        )
         if self.with_extra:
             mean, sd = np.nanmean(train.extra, axis=0), np.nanstd(train.extra, axis=0)
             scale = np.stack([mean, np.where(sd > 0, sd, 1)]).astype(np.float32)
             self.extra_mean, self.extra_sd = torch.from_numpy(scale).to(device)
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
-        """The mean loss of a network's output (N, 1 + K) in training."""
+        """The mean loss of a network's output (N, 1 + K) in training; without an outcome (N, K)."""
+        if self.reads_only:
+            return self.auxiliary(output, batch.extra)
         logit = output[:, 0] if batch.offset is None else output[:, 0] + batch.offset
         even = self.settings.imbalance == "balanced"  # balanced batches need no weights
         loss = self.outcome(logit, batch.y, weights=(1.0, 1.0) if even else self.class_weights)
         if self.with_extra:
-            loss = loss + self.settings.auxiliary_weight * self.auxiliary(output[:, 1:], batch)
+            loss = loss + self.settings.auxiliary_weight * self.auxiliary(
+                output[:, 1:], batch.extra
+            )
         return loss
+
+    def judged(self, output: Tensor, cases: Cases) -> float:
+        """The loss by which an epoch is judged: of the outcome (output: the offset included), or the reads."""
+        if self.reads_only:
+            target = torch.from_numpy(np.asarray(cases.extra, np.float32)).to(self.extra_mean)
+            return float(self.auxiliary(output.to(target), target))
+        return float(self.outcome(output[:, 0], torch.from_numpy(np.asarray(cases.y, float))))
 
     def outcome(
         self, logit: Tensor, y: Tensor, weights: tuple[float, float] | None = None
@@ -78,9 +92,9 @@ class Criterion:
         loss = focal_loss(logit, y, gamma) if gamma else self._cross_entropy(logit, y)
         return (loss * (none + (event - none) * y)).mean()
 
-    def auxiliary(self, output: Tensor, batch: Batch) -> Tensor:
+    def auxiliary(self, output: Tensor, extra: Tensor) -> Tensor:
         """Mean squared error over the standardised targets (N, K) that are known; 0 if none is."""
-        target = (batch.extra - self.extra_mean) / self.extra_sd
+        target = (extra - self.extra_mean) / self.extra_sd
         known = ~target.isnan()
         error = torch.where(known, output - target.nan_to_num(), 0.0)
         return error.square().sum() / known.sum().clamp_min(1)
@@ -100,5 +114,5 @@ def start_head(model: nn.Module, criterion: Criterion, *, offset: bool) -> None:
         model.head.bias.zero_()
         if offset:
             model.head.weight[0] = 0
-        else:
+        elif not criterion.reads_only:
             model.head.bias[0] = criterion.start

@@ -351,6 +351,8 @@ def _tip(place: np.ndarray, ahead: np.ndarray, cta: np.ndarray, affine: np.ndarr
     lumen = box > BRAIN_HU + EDGE_SHARE * lumen
     cone = (length < TIP_MM) & (forward > CONE * length) | near
     labels = ndimage.label(lumen & cone)[0]
-    mine = np.isin(labels, np.unique(labels[near & lumen]))
+    mine = np.isin(labels, np.setdiff1d(labels[near & lumen], 0))
+    if not mine.any():  # nothing at the place is brighter than half of its own contrast
+        return place
     far = np.flatnonzero(mine)[forward[mine].argmax()]
     return place + offset.reshape(-1, 3)[far]

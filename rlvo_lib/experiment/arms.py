@@ -1,0 +1,131 @@
+"""Which arms of the study file can run, on which patients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+
+from rlvo_lib import cohort
+from rlvo_lib.analysis import Analysis
+from rlvo_lib.config import Arm
+from rlvo_lib.preprocess import TensorCache
+
+#: Arms made of others' predictions, without a task of their own.
+COMBINED = ("mean", "stack")
+#: Arms that are networks, and so have an inner part that stops their training.
+NETWORKS = ("cnn", "mlp")
+
+
+def arm_needs(analysis: Analysis, arm: Arm) -> list[tuple[str, tuple[str, ...]]]:
+    """The views (empty: the model tensor) and channels that a patient must have for an arm."""
+    needs = [("", arm.channels)] if arm.channels else []
+    if arm.kind == "concepts":
+        readers = analysis.settings.study.readers.values()
+        needs += [(reader.view, reader.channels) for reader in readers]
+    return needs
+
+
+def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.DataFrame:
+    """Which eligible patients an arm can use: participant_id, used, reason.
+
+    A patient who lacks one of the arm's channels is left out of it, with the reason; with the setting
+    ``absent = "flag"`` a network takes everybody who has one of them.
+    """
+    eligible = sorted(cohort.included(analysis.frame).index)
+    needs = arm_needs(analysis, arm)
+    if not cache and (needs or arm.measures):
+        missing = dict.fromkeys(eligible, "no scans")
+    elif analysis.settings.absent == "flag" and arm.kind == "cnn":
+        missing = _without_any(cache, eligible, arm)
+    else:
+        missing = {}
+        for view, channels in needs:
+            missing = cache.missing(eligible, channels, view) | missing
+    frame = pd.DataFrame({"participant_id": eligible})
+    frame["reason"] = [missing.get(participant, "") for participant in eligible]
+    return frame.assign(used=frame["reason"] == "")
+
+
+def _without_any(cache: TensorCache, eligible: list[str], arm: Arm) -> dict[str, str]:
+    """The patients who have none of an arm's channels."""
+    lacking = cache.missing(eligible, arm.channels)
+    some = dict(zip(eligible, cache.present(eligible, arm.channels).any(axis=1), strict=True))
+    return {p: reason for p, reason in lacking.items() if not some[p]}
+
+
+def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
+    """The study's arms, the patients each can use, and whether it runs.
+
+    An arm runs if each fold keeps both outcomes to train on, and someone to stop the training and to
+    be held out, and the test set, if there is one, keeps both outcomes. An arm made of others runs if all
+    of them do.
+
+    Returns
+    -------
+    DataFrame with arm, label, kind, fusion, channels and predictors (numbers of), n, events, left_out
+    (patients), runs, reason.
+    """
+    study, rows, runs = analysis.settings.study, [], {}
+    asked = {
+        part
+        for name in analysis.settings.arms
+        for part in (name, *study.arms[name].of, study.arms[name].offset)
+    }
+    for name, arm in study.arms.items():
+        usable = arm_patients(analysis, cache, arm)
+        used = set(usable["participant_id"][usable["used"]])
+        if asked and name not in asked:
+            reason = "not asked for"
+        elif arm.kind in COMBINED:
+            lacking = [part for part in arm.of if not runs[part]]
+            reason = f"arm {', '.join(lacking)} does not run" if lacking else ""
+        else:
+            reason = _why_not(analysis, used)
+            left_out = usable.loc[~usable["used"], "reason"]
+            if reason and len(left_out):
+                reason += f" ({left_out.mode()[0]})"
+        runs[name] = not reason
+        predictors = len(study.columns_of(arm)) + len(study.measures_of(arm.measures))
+        rows.append(
+            (name, arm.label, arm.kind, arm.fusion, len(arm.channels), predictors,
+             len(used), int(analysis.y[sorted(used)].sum()), len(usable) - len(used), not reason, reason)
+        )  # fmt: skip
+    columns = ["arm", "label", "kind", "fusion", "channels", "predictors", "n", "events", "left_out",
+               "runs", "reason"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _why_not(analysis: Analysis, used: set[str]) -> str:
+    """Why an arm with these patients cannot be trained and judged; empty if it can."""
+    folds = range(1, analysis.settings.study.validation["folds"] + 1)
+    repetitions = analysis.seeds if analysis.settings.study.repeats > 1 else analysis.seeds[:1]
+    for seed, fold in itertools.product(repetitions, folds):
+        parts = {
+            name: [p for p in ids if p in used]
+            for name, ids in analysis.fold_parts(fold, seed).items()
+        }
+        if analysis.y[parts["train"]].nunique() < 2:
+            return (
+                f"fold {fold}: {len(parts['train'])} patients left to train on, not both outcomes"
+            )
+        for part in ("inner", "held_out"):
+            if not parts[part]:
+                return f"fold {fold}: no patient left in the {part} part"
+    if (analysis.split["partition"] == "test").any() and analysis.y[parts["test"]].nunique() < 2:
+        return f"test set: {len(parts['test'])} patients left, not both outcomes"
+    return ""
+
+
+def explained_arm(analysis: Analysis, cache: TensorCache | None) -> str:
+    """The arm to explain: the study's, or the first network with predictors where that cannot run.
+
+    Empty if no such network runs: there is nothing to explain.
+    """
+    study = analysis.settings.study
+    runs = set(ladder(analysis, cache).query("runs")["arm"])
+    networks = [a.name for a in study.arms.values() if a.kind in NETWORKS and a.predictors]
+    for name in (study.explain_arm, *networks):
+        if name in runs:
+            return name
+    return ""
