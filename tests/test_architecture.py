@@ -11,7 +11,7 @@ ORDER = [
     "config", "storage", "progress", "workers", "dictionary", "metrics", "twins", "exclusions", "dataset", "cohort",
     "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
     "simulate", "analysis", "tabular", "baselines", "encoders",
-    "fusion", "augmentation", "training", "experiment", "explain", "figures", "results", "report", "verify",
+    "fusion", "augmentation", "training", "concepts", "experiment", "explain", "figures", "results", "report", "verify",
     "notebooks", "cli",
 ]  # fmt: skip
 
