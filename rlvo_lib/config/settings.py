@@ -35,6 +35,9 @@ class Settings:
     # machine
     workers: int = 2  # processes of one thread each
     device: str = "auto"  # auto | cpu | cuda
+    gpu_processes: int = (
+        1  # tasks that share a GPU: small networks leave it idle, large ones fill it
+    )
     # model tensor
     grid_shape: tuple[int, int, int] = (32, 40, 32)  # voxels along x, y, z
     grid_spacing_mm: float = 3.0
@@ -60,8 +63,8 @@ class Settings:
         0.0  # share of a patient's scans hidden in training; needs absent = flag
     )
     # its training
-    epochs_max: int = 14
-    patience_epochs: int = 4  # stop after so many epochs without a better inner validation loss
+    epochs_max: int = 40  # a texture is found after some 20; where nothing is, patience ends it
+    patience_epochs: int = 8  # stop after so many epochs without a better inner validation loss
     batch_size: int = 16
     learning_rate: float = 3e-3  # AdamW, cosine decay to zero
     warmup_epochs: int = 1  # of linearly rising rate: the first steps of batch norm are rough

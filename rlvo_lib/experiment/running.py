@@ -115,10 +115,11 @@ def _run(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> No
 
 
 def _processes(settings: Settings) -> int:
-    """How many tasks run at once: one on a GPU, which they would share."""
+    """How many tasks run at once: on a GPU, which they share, few."""
     from rlvo_lib.training import pick_device
 
-    return 1 if pick_device(settings.device).type == "cuda" else settings.workers
+    on_gpu = pick_device(settings.device).type == "cuda"
+    return settings.gpu_processes if on_gpu else settings.workers
 
 
 def histories(tasks: list[Task]) -> pd.DataFrame:
