@@ -6,7 +6,7 @@ study nor the arm tells the sides apart. All random numbers are drawn on the CPU
 the same changes.
 
 MONAI's transforms work one patient at a time, on a GPU with a launch for each patient and step, and draw
-noise voxel by voxel; the few that are needed take a whole batch here, in less than half of the time
+noise voxel by voxel; the few that are needed take a whole batch here, in about half of the time
 on one thread of a CPU.
 """
 

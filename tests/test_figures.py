@@ -208,6 +208,55 @@ def test_training_curves():
     assert legend_texts(figure) == ["training", "inner"]
 
 
+def test_a_frozen_offset_is_a_level_line_beside_the_curves():
+    history = pd.DataFrame(
+        [("daft", 1, -1, "inner", 0.4), ("daft", 1, 0, "train", 0.5), ("daft", 1, 0, "inner", 0.3),
+         ("plain", 1, 0, "train", 0.7)],
+        columns=["arm", "fold", "epoch", "part", "loss"],
+    )  # fmt: skip
+    figure = draw(figures.training_curves(history, unit="Error"))
+    by_label = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(by_label["frozen offset alone"].get_ydata()) == [0.4, 0.4]
+    assert by_label["inner"].get_xydata().tolist() == [[0, 0.3]]  # not joined to epoch -1
+    assert legend_texts(figure) == ["frozen offset alone", "inner", "train"]
+    assert figure.get_supylabel() == "Error"
+
+
+def test_training_curves_of_twenty_arms_have_a_panel_each():
+    names = [f"an arm with a rather long label, number {k}" for k in range(20)]
+    history = pd.DataFrame({"arm": names, "fold": 1, "epoch": 0, "part": "train", "loss": 1.0})
+    figure = draw(figures.training_curves(history))
+    titles = [a.get_title() for a in figure.axes if a.get_visible()]
+    assert [t.replace("\n", " ") for t in titles] == names
+    assert figure.get_figwidth() < 12 and all("\n" in t for t in titles)
+
+
+def test_the_ladder_is_drawn_by_group_in_the_order_of_the_table():
+    table = pd.DataFrame({
+        "arm": ["table", "daft", "cta", "ncct"], "metric": "auc", "estimate": [0.6, 0.7, 0.5, 0.4],
+        "low": [0.5, 0.6, np.nan, 0.3], "high": [0.7, 0.8, np.nan, 0.5],
+    })  # fmt: skip
+    groups = {"table": "clinical", "daft": "multimodal", "cta": "imaging", "ncct": "imaging"}
+    figure = draw(figures.ladder_forest(table, groups=groups, labels=LABELS))
+    axis = figure.axes[0]
+    names = [t.get_text() for t in axis.get_yticklabels()]
+    assert names == ["table", "cta", "ncct", "DAFT"]
+    places = axis.get_yticks()
+    assert (np.diff(places) < 0).all()
+    clinical, images, fused = axis.containers
+    np.testing.assert_array_equal(images[0].get_xdata(), [0.5, 0.4])
+    assert fused[0].get_xydata().tolist() == [[0.7, places[-1]]]
+    np.testing.assert_allclose(fused[2][0].get_segments()[0][:, 0], [0.6, 0.8])
+    assert axis.lines[0].get_xdata()[0] == 0.5
+    assert legend_texts(figure)[0] == "no skill" and len(legend_texts(figure)) == 4
+    with pytest.raises(
+        InputError, match="arm 'cta' is of group 'None'; allowed: clinical, imaging"
+    ):
+        figures.ladder_forest(table, groups={"table": "clinical", "daft": "multimodal"})
+    with pytest.raises(InputError, match="no rows of metric 'f1'"):
+        figures.ladder_forest(table, groups=groups, metric="f1")
+
+
 def test_shap_figures():
     importance = pd.DataFrame({"variable": ["age", "sex"], "mean_abs_shap": [0.4, 0.1]})
     importance = importance.assign(low=[0.3, 0.05], high=[0.6, 0.2])

@@ -12,6 +12,7 @@ from rlvo_lib.experiment.combining import average_arms, recalibrated, stack_arms
 from rlvo_lib.experiment.fitting import (
     arm_cases,
     build_network,
+    fit_concepts,
     fold_cases,
     fold_encoder,
     load_network,
@@ -23,11 +24,12 @@ from rlvo_lib.experiment.running import (
     reading,
     run_arms,
     run_tasks,
+    single_source,
 )
 from rlvo_lib.experiment.tasks import Task, fold_patients, plan, reader_tasks
 
 __all__ = [
     "PREDICTION_COLUMNS", "Task", "arm_cases", "arm_patients", "average_arms", "build_network", "explained_arm",
-    "fold_cases", "fold_encoder", "fold_patients", "histories", "ladder", "load_network", "plan", "reader_tasks",
-    "reading", "recalibrated", "run_arms", "run_task", "run_tasks", "stack_arms",
+    "fit_concepts", "fold_cases", "fold_encoder", "fold_patients", "histories", "ladder", "load_network", "plan",
+    "reader_tasks", "reading", "recalibrated", "run_arms", "run_task", "run_tasks", "single_source", "stack_arms",
 ]  # fmt: skip

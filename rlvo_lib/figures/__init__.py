@@ -5,19 +5,16 @@ notebook shows one that ends a cell. Colours are Okabe and Ito's, told apart by 
 line styles and markers repeat what colour says. `stamp` marks a figure as made from simulated data.
 """
 
-from rlvo_lib.figures.cohort import (
-    flow_diagram,
-    label_overlap_bars,
-    missingness_bars,
-    training_curves,
-)
+from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
 from rlvo_lib.figures.performance import (
     auc_forest,
     calibration_plot,
     ceiling_forest,
+    ladder_forest,
     risk_by_outcome,
     roc_curves,
+    training_curves,
 )
 from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.scans import scan_mosaic
@@ -32,6 +29,7 @@ __all__ = [
     "ceiling_forest",
     "flow_diagram",
     "label_overlap_bars",
+    "ladder_forest",
     "missingness_bars",
     "phantom_page",
     "qc_mosaic",

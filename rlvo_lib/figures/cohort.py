@@ -1,9 +1,9 @@
-"""Patient flow, missing values, how the outcome came about, and training."""
+"""Patient flow, missing values, and how the outcome came about."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from rlvo_lib.figures.style import (
     GRID,
     INK,
     NO_SKILL,
-    STYLES,
     WITH,
     WITHOUT,
     Figure,
@@ -23,7 +22,6 @@ from rlvo_lib.figures.style import (
     legend,
     name_of,
     need,
-    pick,
 )
 
 
@@ -158,38 +156,4 @@ def label_overlap_bars(overlap: pd.DataFrame, *, texts: Mapping[str, str] | None
     for axis in (dots, sizes):
         axis.spines[["left", "bottom"]].set_visible(False)
         axis.tick_params(axis="both", length=0, labelbottom=False)
-    return figure
-
-
-def training_curves(
-    history: pd.DataFrame, *, labels: Mapping[str, str] | None = None, arms: Sequence[str] = ()
-) -> Figure:
-    """Loss by epoch of each arm and fold (columns arm, fold, epoch, part, loss)."""
-    frame = need(history, "arm", "fold", "epoch", "part", "loss")
-    chosen = pick(frame["arm"], arms, labels)
-    columns = min(3, len(chosen))
-    count = -(-len(chosen) // columns)
-    figure = canvas(
-        3.1 * columns + 0.4, 2.3 * count + 0.9, count, columns, squeeze=False, sharex=True
-    )
-    parts = list(dict.fromkeys(frame["part"]))
-    for k, axis in enumerate(figure.axes):
-        if k >= len(chosen):
-            axis.set_visible(False)
-            continue
-        rows = frame[frame["arm"] == chosen[k]]
-        model = [c for c in ("seed", "fold") if c in rows]
-        for number, part in enumerate(parts):
-            curves = rows[rows["part"] == part].groupby(model)
-            for first, (_, curve) in enumerate(curves):
-                axis.plot(
-                    curve["epoch"], curve["loss"], color=COLOURS[number], linestyle=STYLES[number % 4],
-                    linewidth=1.1, alpha=0.8, label=part if first == 0 and k == 0 else None,
-                )  # fmt: skip
-        axis.set_title(name_of(labels, chosen[k]), fontsize=9.5, color=INK)
-        axis.grid(color=GRID, linewidth=0.6)
-        axis.tick_params(labelbottom=k + columns >= len(chosen))  # nothing is drawn below
-    figure.supxlabel("Epoch", fontsize=9.5)
-    figure.supylabel("Loss", fontsize=9.5)
-    figure.legend(loc="outside upper right", ncols=len(parts), frameon=False, fontsize=8.5)
     return figure

@@ -1,11 +1,13 @@
-"""ROC curves, estimates with their uncertainty and ceilings, calibration and predicted risks."""
+"""Training curves, ROC curves, estimates with their uncertainty and ceilings, calibration, predicted risks."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from rlvo_lib.config import InputError
 from rlvo_lib.figures.style import (
@@ -23,6 +25,75 @@ from rlvo_lib.figures.style import (
     need,
     pick,
 )
+
+#: How the ladder's groups are told apart, by colour and marker.
+GROUPS = {
+    "clinical": (COLOURS[2], "s", "clinical data"),
+    "imaging": (COLOURS[0], "o", "images"),
+    "multimodal": (COLOURS[1], "D", "images and clinical data"),
+}
+
+
+def training_curves(
+    history: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    arms: Sequence[str] = (),
+    unit: str = "Loss",
+) -> Figure:
+    """Loss by epoch of each arm, a panel each, and fold (columns arm, fold, epoch, part, loss).
+
+    An epoch before 0 is a frozen offset alone: a level line, which the network has to get under. Losses
+    of different units (``unit``, the axis label) belong into figures of their own.
+    """
+    frame = need(history, "arm", "fold", "epoch", "part", "loss")
+    chosen = pick(frame["arm"], arms, labels)
+    columns = min(3 if len(chosen) <= 9 else 4, len(chosen))
+    count = -(-len(chosen) // columns)
+    width, height = (3.1, 2.3) if columns <= 3 else (2.6, 2.0)
+    figure = canvas(
+        width * columns + 0.4, height * count + 0.9, count, columns, squeeze=False, sharex=True
+    )
+    styles = {p: (COLOURS[k], STYLES[k % 4]) for k, p in enumerate(dict.fromkeys(frame["part"]))}
+    named: set[str] = set()
+    for k, axis in enumerate(figure.axes):
+        if k >= len(chosen):
+            axis.set_visible(False)
+            continue
+        _draw_losses(axis, frame[frame["arm"] == chosen[k]], styles, named)
+        title = textwrap.fill(name_of(labels, chosen[k]), round(11 * width))
+        axis.set_title(title, fontsize=9.5 if columns <= 3 else 8.5, color=INK)
+        axis.grid(color=GRID, linewidth=0.6)
+        axis.tick_params(labelbottom=k + columns >= len(chosen))  # nothing is drawn below
+    figure.supxlabel("Epoch", fontsize=9.5)
+    figure.supylabel(unit, fontsize=9.5)
+    figure.legend(loc="outside upper right", ncols=len(named), frameon=False, fontsize=8.5)
+    return figure
+
+
+def _draw_losses(
+    axis: Axes, rows: pd.DataFrame, styles: Mapping[str, tuple[str, str]], named: set[str]
+) -> None:
+    """One arm's curves; each kind of line is named once in a figure (``named``: those that are)."""
+
+    def label(text: str) -> str | None:
+        new = text not in named
+        named.add(text)
+        return text if new else None
+
+    for loss in rows.loc[rows["epoch"] < 0, "loss"]:
+        axis.axhline(
+            loss, color=INK, linestyle=":", linewidth=1, alpha=0.8, label=label("frozen offset alone")
+        )  # fmt: skip
+    rows = rows[rows["epoch"] >= 0]
+    for part, (colour, style) in styles.items():
+        for _, curve in rows[rows["part"] == part].groupby(
+            [c for c in ("seed", "fold") if c in rows]
+        ):
+            axis.plot(
+                curve["epoch"], curve["loss"], color=colour, linestyle=style, linewidth=1.1, alpha=0.8,
+                label=label(part),
+            )  # fmt: skip
 
 
 def roc_curves(
@@ -119,6 +190,57 @@ def auc_forest(
     axis.set(xlabel=title, ylim=(-0.7, y.max() + 0.7))
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return figure
+
+
+def ladder_forest(
+    table: pd.DataFrame,
+    *,
+    groups: Mapping[str, str],
+    labels: Mapping[str, str] | None = None,
+    metric: str = "auc",
+    no_skill: float = 0.5,
+    title: str = "AUC, out of fold [95 % CI over patients]",
+) -> Figure:
+    """Each arm's estimate with its interval, in the order of the table within its group.
+
+    Parameters
+    ----------
+    table
+        arm, metric, estimate, low, high (`results.out_of_fold`); an estimate may lack its interval.
+    groups
+        Arm to group, one of `GROUPS`, which are drawn in that order from above.
+    """
+    rows = need(table, "arm", "metric", "estimate", "low", "high")
+    rows = rows[rows["metric"] == metric]
+    if rows.empty:
+        raise InputError(f"figure: the table has no rows of metric '{metric}'")
+    own = rows["arm"].map(dict(groups))
+    if not own.isin(list(GROUPS)).all():
+        bad = rows.loc[~own.isin(list(GROUPS)), "arm"].iloc[0]
+        raise InputError(
+            f"figure: arm '{bad}' is of group '{dict(groups).get(bad)}'; allowed: {', '.join(GROUPS)}"
+        )
+    parts = [(look, rows[own == name]) for name, look in GROUPS.items() if (own == name).any()]
+    figure = canvas(7.2, 1.6 + 0.3 * (len(rows) + len(parts)))
+    axis, ticks, top = figure.axes[0], [], float(len(rows) + len(parts))
+    axis.axvline(no_skill, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1, label="no skill")
+    for number, ((colour, marker, words), part) in enumerate(parts):
+        y = top - 1 - np.arange(len(part))
+        axis.errorbar(
+            part["estimate"], y,
+            xerr=np.abs([part["estimate"] - part["low"], part["high"] - part["estimate"]]),
+            fmt=marker, color=colour, markersize=5, capsize=3, linewidth=1.5, label=words,
+        )  # fmt: skip
+        if number:
+            axis.axhline(top - 0.1, color=GRID, linewidth=1)
+        ticks += list(zip(y, [name_of(labels, arm) for arm in part["arm"]], strict=True))
+        top -= len(part) + 0.8
+    axis.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlabel=title, ylim=(ticks[-1][0] - 0.7, ticks[0][0] + 0.7))
+    axis.grid(axis="x", color=GRID, linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
     return figure
 
 
