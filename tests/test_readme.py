@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rlvo_lib import report
-from rlvo_lib.config import InputError, project_root
+from rlvo_lib.config import InputError, load_study, project_root
 from rlvo_lib.notebooks import APPENDICES, NAMES
 from rlvo_lib.report.reference import keep_reference, readme_part
 from rlvo_lib.report.summary import TABLE, render_table
@@ -32,6 +32,11 @@ def test_every_notebook_and_module_is_named():
     modules = {p.stem for p in (ROOT / "rlvo_lib").iterdir() if p.suffix == ".py" or p.is_dir()}
     for module in modules - {"__init__", "__pycache__", "templates"}:
         assert f"`{module}`" in README, module
+
+
+def test_every_arm_of_the_study_is_named():
+    for arm in load_study("rlvo").arms:
+        assert f"`{arm}`" in README, arm
 
 
 def test_make_targets_that_are_named_exist():
