@@ -220,12 +220,13 @@ def test_a_frozen_offset_is_a_level_line_beside_the_curves():
     assert by_label["inner"].get_xydata().tolist() == [[0, 0.3]]  # not joined to epoch -1
     assert legend_texts(figure) == ["frozen offset alone", "inner", "train"]
     assert figure.get_supylabel() == "Error"
+    assert by_label["inner"].get_marker() == "o"  # a line of one point would not be seen
 
 
 def test_training_curves_of_twenty_arms_have_a_panel_each():
     names = [f"an arm with a rather long label, number {k}" for k in range(20)]
     history = pd.DataFrame({"arm": names, "fold": 1, "epoch": 0, "part": "train", "loss": 1.0})
-    figure = draw(figures.training_curves(history))
+    figure = figures.training_curves(history)
     titles = [a.get_title() for a in figure.axes if a.get_visible()]
     assert [t.replace("\n", " ") for t in titles] == names
     assert figure.get_figwidth() < 12 and all("\n" in t for t in titles)

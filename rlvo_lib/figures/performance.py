@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from rlvo_lib.config import InputError
 from rlvo_lib.figures.style import (
@@ -92,8 +93,9 @@ def _draw_losses(
         ):
             axis.plot(
                 curve["epoch"], curve["loss"], color=colour, linestyle=style, linewidth=1.1, alpha=0.8,
-                label=label(part),
+                label=label(part), marker="o" if len(curve) == 1 else None, markersize=3,
             )  # fmt: skip
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def roc_curves(
@@ -222,7 +224,7 @@ def ladder_forest(
             f"figure: arm '{bad}' is of group '{dict(groups).get(bad)}'; allowed: {', '.join(GROUPS)}"
         )
     parts = [(look, rows[own == name]) for name, look in GROUPS.items() if (own == name).any()]
-    figure = canvas(7.2, 1.6 + 0.3 * (len(rows) + len(parts)))
+    figure = canvas(8.0, 1.6 + 0.3 * (len(rows) + len(parts)))
     axis, ticks, top = figure.axes[0], [], float(len(rows) + len(parts))
     axis.axvline(no_skill, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1, label="no skill")
     for number, ((colour, marker, words), part) in enumerate(parts):
