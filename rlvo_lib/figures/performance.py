@@ -224,7 +224,7 @@ def ladder_forest(
             f"figure: arm '{bad}' is of group '{dict(groups).get(bad)}'; allowed: {', '.join(GROUPS)}"
         )
     parts = [(look, rows[own == name]) for name, look in GROUPS.items() if (own == name).any()]
-    figure = canvas(8.0, 1.6 + 0.3 * (len(rows) + len(parts)))
+    figure = canvas(8.0, 1.6 + 0.27 * (len(rows) + len(parts)))
     axis, ticks, top = figure.axes[0], [], float(len(rows) + len(parts))
     axis.axvline(no_skill, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1, label="no skill")
     for number, ((colour, marker, words), part) in enumerate(parts):
