@@ -202,6 +202,21 @@ def test_ladder_without_scans_keeps_the_clinical_arms_and_says_why(analysis, ten
     assert set(experiment.run_arms(analysis, None)["arm"]) == set(table.index[table["runs"]])
 
 
+def test_an_arm_of_measures_needs_something_that_was_measured(analysis, tensors):
+    study = analysis.settings.study
+    arm, first = study.arms["measured_logistic"], analysis.y.index[0]
+    names = list(study.measures_of(arm.measures))
+    table = tensors.table.copy()
+    table.loc[first, names] = np.nan
+    found = experiment.arm_patients(analysis, dataclasses.replace(tensors, table=table), arm)
+    assert list(found.loc[~found["used"], "participant_id"]) == [first]
+    assert found.set_index("participant_id")["reason"][first] == "nothing measured in the scans"
+    table = table.drop(columns="measured_occlusion")  # as in a dataset without scans
+    found = experiment.arm_patients(analysis, dataclasses.replace(tensors, table=table), arm)
+    assert not found["used"].any()
+    assert set(found["reason"]) == {"'measured_occlusion' is measured in nobody's scans"}
+
+
 def test_an_arm_without_both_outcomes_in_the_test_set_is_left_out(analysis, tensors):
     test = analysis.split.query("partition == 'test'")["participant_id"]
     events = [p for p in test if analysis.y[p] == 1]

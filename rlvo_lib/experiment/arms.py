@@ -29,7 +29,8 @@ def arm_needs(analysis: Analysis, arm: Arm) -> list[tuple[str, tuple[str, ...]]]
 def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.DataFrame:
     """Which eligible patients an arm can use: participant_id, used, reason.
 
-    A patient who lacks one of the arm's channels is left out of it, with the reason; with the setting
+    A patient who lacks one of the arm's channels, or in whom nothing of its measures could be measured,
+    is left out of it, with the reason; with the setting
     ``absent = "flag"`` a network takes everybody who has one of them.
     """
     eligible = sorted(cohort.included(analysis.frame).index)
@@ -42,9 +43,23 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
         missing = {}
         for view, channels in needs:
             missing = cache.missing(eligible, channels, view) | missing
+        if arm.measures:
+            missing = _without_measures(analysis, cache, eligible, arm) | missing
     frame = pd.DataFrame({"participant_id": eligible})
     frame["reason"] = [missing.get(participant, "") for participant in eligible]
     return frame.assign(used=frame["reason"] == "")
+
+
+def _without_measures(
+    analysis: Analysis, cache: TensorCache, eligible: list[str], arm: Arm
+) -> dict[str, str]:
+    """The patients in whom none of an arm's measures is known; all, where one is known of nobody."""
+    names = list(analysis.settings.study.measures_of(arm.measures))
+    for name in names:
+        if name not in cache.table:
+            return dict.fromkeys(eligible, f"'{name}' is measured in nobody's scans")
+    empty = cache.table.loc[eligible, names].isna().all(axis=1)
+    return {p: "nothing measured in the scans" for p in eligible if empty[p]}
 
 
 def _without_any(cache: TensorCache, eligible: list[str], arm: Arm) -> dict[str, str]:
