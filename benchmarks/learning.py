@@ -28,13 +28,12 @@ from rlvo_lib.config import InputError, Settings, available_workers, load_settin
 
 SCENARIOS = ("null", "signal", "interaction", "paper")
 _IMAGING = ("ncct", "cta", "vessels", "ctp", "imaging")
-_NEW = ("daft_offset", "concepts_imaging", "concepts", "concepts_daft")
-_ALL = ("clinical_logistic", *_IMAGING, "concat", "concat2fc", "film", "daft", "late", *_NEW)
-ARMS = {
-    "null": _ALL,
+#: The arms of a scenario; empty: all of the study file.
+ARMS: dict[str, tuple[str, ...]] = {
+    "null": (),
     "signal": ("clinical_logistic", *_IMAGING, "daft"),
     "interaction": ("clinical_logistic", "imaging", "concat", "concat2fc", "film", "daft"),
-    "paper": _ALL,
+    "paper": (),
 }
 #: Of the package, what cannot change a prediction.
 _AFTER = ("figures", "results", "report", "verify", "notebooks", "cli", "explain", "templates", "intake",
@@ -69,7 +68,8 @@ def results_folder(settings: Settings) -> Path:
         p.stem for p in root.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     )
     study = {n: repr(getattr(settings.study, n, None))
-             for n in ("arms", "channels", "predictors", "validation", "views", "readers", "grid")}  # fmt: skip
+             for n in ("arms", "channels", "view_channels", "predictors", "measures", "validation",
+                       "views", "readers", "grid")}  # fmt: skip
     code = storage.code_key(*(m for m in modules if m not in (*_AFTER, "__init__")))
     return settings.cache / "learning" / f"results-{storage.key(code, study, _given(settings))}"
 
@@ -77,7 +77,7 @@ def results_folder(settings: Settings) -> Path:
 def _given(settings: Settings) -> dict[str, Any]:
     """The settings that a result depends on: not places, machine, or what each cohort has of its own."""
     left_out = ("study", "profile", "data", "out", "cache", "workers", "arms", "training_seeds",
-                "patients", "scenario", "device", "bootstrap_resamples")  # fmt: skip
+                "patients", "scenario", "device", "gpu_processes", "bootstrap_resamples")  # fmt: skip
     return settings.subset(
         *(f.name for f in dataclasses.fields(settings) if f.name not in left_out)
     )
@@ -89,7 +89,7 @@ def _given(settings: Settings) -> dict[str, Any]:
 def run_scenario(scenario: str, options: argparse.Namespace, results: Path) -> None:
     """Train the arms on this shard's cohorts of a scenario; what is finished is left out."""
     study = load_settings("demo").study
-    arms = [a for a in (options.arms or ARMS[scenario]) if _known(a, study)]
+    arms = [a for a in (options.arms or ARMS[scenario] or study.arms) if _known(a, study)]
     number, of = options.shard
     own = units(scenario, options.cohorts, options.deals)[number - 1 :: of]
     if not arms or all((u.folder(results) / f"{a}.csv").exists() for u in own for a in arms):
@@ -112,7 +112,8 @@ def _known(arm: str, study) -> bool:
 def _has_images(arm: str, study) -> bool:
     """Whether an arm, or an arm it is made of, sees scans; of unknown kinds: all but the tabular ones."""
     own = study.arms[arm]
-    tabular = own.kind in ("logistic", "boosting", "mlp", "mean") and not own.channels
+    tabular = own.kind in ("logistic", "boosting", "mlp", "mean", "stack")
+    tabular = tabular and not own.channels and not own.measures
     return not tabular or any(_has_images(part, study) for part in own.of)
 
 
@@ -213,7 +214,7 @@ def collect(folders: list[Path]) -> tuple[list[learning_tables.Scored], dict[str
                 _, cohort, *deal = path.parent.name.split("-")
                 key = (scenario, int(cohort), int(deal[1]) if deal else 0, path.stem)
                 found.setdefault(key, path)
-    ranks = (SCENARIOS, _ALL)
+    ranks = (SCENARIOS, tuple(load_settings("demo").study.arms))
     order = sorted(found, key=lambda k: (_rank(ranks[0], k[0]), _rank(ranks[1], k[3]), k))
     scored = [
         learning_tables.score(
@@ -284,7 +285,7 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name) < least:
             raise InputError(f"--{name} is {getattr(options, name)}; allowed: {least} or more")
     for arm in options.arms:
-        if arm not in _ALL and arm not in load_settings("demo").study.arms:
+        if arm not in load_settings("demo").study.arms:
             raise InputError(f"--arms names '{arm}'; allowed: arms of the study file")
     sources = {learning_cohorts.SOURCE.get(p, p) for p in options.parts if p != "summary"}
     if options.data and len(sources) > 1:

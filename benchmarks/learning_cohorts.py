@@ -164,7 +164,8 @@ def prepare(
         If a given folder is no simulated dataset of the scenario, or holds too few patients.
     """
     source = SOURCE.get(scenario, scenario)
-    settings = load_settings("demo", cache=cache, out=cache / "learning" / "run", workers=workers)
+    settings = load_settings("demo", cache=cache, out=cache / "learning" / "run", workers=workers,
+                             gpu_processes=min(workers, 8))  # fmt: skip
     code = storage.code_key(*PREPARING)
     if data is None:
         name = f"{source}-{test + cohorts * COHORT}-{test}-{SEEDS[source]}-{code}"
