@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables training-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -81,6 +81,19 @@ imaging-tables: $(INSTALLED) ## the latest tables of accuracy and speed into doc
 	  sed -i.old "s#studies/rlvo/imaging/[0-9-]*/$$table.csv#$$latest$$table.csv#" docs/imaging.md; done
 	rm docs/imaging.md.old
 	$(BIN)/python -m rlvo_lib.report page docs/imaging.md
+
+learning: $(INSTALLED) ## what the arms learn from cohorts of 481 simulated patients (hours; goes on when interrupted), dated
+	$(BIN)/python benchmarks/learning.py studies/rlvo/learning/$(DATE) null signal interaction paper
+	$(MAKE) learning-tables
+
+learning-tables: $(INSTALLED) ## the latest tables of the learning benchmark into docs/learning.md
+	latest=$$(ls -d studies/rlvo/learning/*/ | tail -1); \
+	sed -i.old "s#studies/rlvo/learning/[^/]*/#$$latest#" docs/learning.md
+	rm docs/learning.md.old
+	$(BIN)/python -m rlvo_lib.report page docs/learning.md
+
+training-speed: $(INSTALLED) ## an epoch of the default encoder against the DAFT papers' own (two minutes), dated
+	$(BIN)/python benchmarks/epoch.py studies/rlvo/learning/$(DATE)/epoch.csv
 
 SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]

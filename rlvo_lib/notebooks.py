@@ -88,9 +88,11 @@ def _check_dataset(settings: Settings) -> None:
 
 def _single_sources(settings: Settings) -> bool:
     """Whether any arm that was asked for has images or the table alone."""
+    from rlvo_lib.experiment import single_source
+
     arms = settings.study.arms
     asked = [arms[part] for name in settings.arms or arms for part in (name, *arms[name].of)]
-    return any(a.kind != "mean" and bool(a.channels) != bool(a.predictors) for a in asked)
+    return any(a.group != "multimodal" and single_source(a) for a in asked)
 
 
 def _networks(settings: Settings) -> bool:

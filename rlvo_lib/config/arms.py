@@ -24,6 +24,7 @@ class Arm:
     fusion: str = "none"  # one of FUSIONS; kind "concepts": none (logistic regression) or daft
     offset: str = ""  # kind "cnn": the arm whose logit is added, frozen
     of: tuple[str, ...] = ()  # kinds "mean" and "stack": the arms combined
+    on_request: bool = False  # runs only where the setting ``arms`` names it
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         grid_shape=(16, 20, 16),
         grid_spacing_mm=6.0,
         epochs_max=2,
+        reader_epochs=3,
         bootstrap_resamples=200,
         explained_patients=4,
         saliency_patients=2,

@@ -90,7 +90,7 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     for name, arm in study.arms.items():
         usable = arm_patients(analysis, cache, arm)
         used = set(usable["participant_id"][usable["used"]])
-        if asked and name not in asked:
+        if (asked and name not in asked) or (arm.on_request and name not in asked):
             reason = "not asked for"
         elif arm.kind in COMBINED:
             lacking = [part for part in arm.of if not runs[part]]

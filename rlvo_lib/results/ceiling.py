@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.config import MAIN, InputError, Study
+from rlvo_lib.config import MAIN, PERFUSION_PARAMETERS, InputError, Study
 from rlvo_lib.results.predictions import check_predictions, reported_partition
 
 #: Modality with a ceiling of its own -> the scans that it is.
@@ -128,8 +128,19 @@ def ceiling_of(arm: str, study: Study) -> tuple[str, str]:
 def _inputs(arm: str, study: Study) -> tuple[set[str], set[str]]:
     """The scans and the predictor sets that go into an arm, or into any part of it."""
     own = study.arms[arm]
-    scans, tables = {study.channels[name].scan for name in own.channels}, set(own.predictors)
-    for part in own.of:
+    channels, tables = study.channels | study.view_channels, set(own.predictors)
+    names, measures = list(own.channels), study.measures_of(own.measures)
+    if own.kind == "concepts":
+        for reader in study.readers.values():
+            names += reader.channels
+            measures += study.measures_of(reader.measures)
+    scans = {channels[name].scan for name in names}
+    if measures:  # of NCCT and CTA, or of the maps
+        maps = {"cbf", "cbv", "tmax"} if set(measures) & set(PERFUSION_PARAMETERS) else set()
+        scans |= maps | {"ncct", "cta"}
+    if {"cbf", "cbv"} <= scans:
+        scans.add("mtt")  # their ratio
+    for part in (*own.of, *((own.offset,) if own.offset else ())):
         more = _inputs(part, study)
         scans, tables = scans | more[0], tables | more[1]
     return scans, tables
