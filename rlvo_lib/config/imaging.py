@@ -111,10 +111,10 @@ def read_scans(raw: Mapping[str, Any]) -> dict[str, Scan]:
     return {name: Scan(**scan) for name, scan in raw.get("scans", {}).items()}
 
 
-def read_channels(raw: Mapping[str, Any], table: str = "channels") -> dict[str, Channel]:
-    """The study file's table ``[channels]``, or ``[view_channels]``: those that only views have."""
+def read_channels(raw: Mapping[str, Any]) -> dict[str, Channel]:
+    """The study file's table ``[channels]``."""
     channels = {}
-    for name, entry in raw.get(table, {}).items():
+    for name, entry in raw.get("channels", {}).items():
         clip = entry.get("minus_mirror")
         clip = {"minus_mirror": tuple(map(float, clip))} if clip is not None else {}
         channels[name] = Channel(**(entry | clip))
@@ -132,7 +132,6 @@ def check_imaging(
     channels: Mapping[str, Channel],
     grid: Grid,
     views: Mapping[str, View],
-    view_channels: Mapping[str, Channel],
     refuse: Callable[[str, Any, Any], None],
     where: str,
 ) -> None:
@@ -147,11 +146,7 @@ def check_imaging(
                 f"{where}: path of scan '{name}' is '{scan.path}'; allowed: a path outside "
                 f"{DERIVATIVES}/, which no model may read"
             )
-    for name in view_channels:
-        if name in channels:
-            refuse("channel of [view_channels]", name, ("a name that [channels] has not",))
-    all_channels = {**channels, **view_channels}
-    for name, channel in all_channels.items():
+    for name, channel in channels.items():
         if channel.scan not in scans:
             refuse(f"scan of channel '{name}'", channel.scan, scans)
         if not channel.low < channel.high:
@@ -172,8 +167,8 @@ def check_imaging(
             refuse(f"{what} of the grid", value, allowed)
     for name, view in views.items():
         for channel in view.channels:
-            if channel not in all_channels:
-                refuse(f"channel of view '{name}'", channel, all_channels)
+            if channel not in channels:
+                refuse(f"channel of view '{name}'", channel, channels)
         if view.follow not in ("", "occlusion"):
             refuse(f"follow of view '{name}'", view.follow, ("occlusion",))
         whole = all(isinstance(n, int) and n >= 8 for n in view.shape)

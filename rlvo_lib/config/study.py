@@ -108,7 +108,6 @@ class Study:
     readers: dict[str, Reader]
     scans: dict[str, Scan]
     channels: dict[str, Channel]
-    view_channels: dict[str, Channel]  # beside them, of views only
     grid: Grid
     views: dict[str, View]
     measured: dict[str, str]  # column of the dictionary: the perfusion parameter it corresponds to
@@ -265,7 +264,6 @@ def read_study(path: Path) -> Study:
             readers=read_readers(raw),
             scans=read_scans(raw),
             channels=read_channels(raw),
-            view_channels=read_channels(raw, "view_channels"),
             grid=read_grid(raw),
             views=read_views(raw),
             measured=dict(raw.get("measured", {})),
@@ -364,9 +362,7 @@ def _check_study(study: Study, where: str) -> None:
         if relation.severity not in ("error", "warning"):
             refuse(f"severity of '{relation.id}'", relation.severity, ("error", "warning"))
     _check_validation(study, refuse)
-    check_imaging(
-        study.scans, study.channels, study.grid, study.views, study.view_channels, refuse, where
-    )
+    check_imaging(study.scans, study.channels, study.grid, study.views, refuse, where)
     for rule in study.eligibility:
         for name in rule.value if rule.op == "any-scan" else ():
             if name not in study.scans:

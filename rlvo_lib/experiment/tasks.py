@@ -109,7 +109,7 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
             "outcome": analysis.y[used].to_csv(),  # by which the inner part is stratified
             "images": cache.table.loc[used, "key"].to_list() if cache else [],
             "view": repr(study.views.get(reader.view)),
-            "study": [(study.channels | study.view_channels)[c] for c in reader.channels],
+            "study": [study.channels[c] for c in reader.channels],
             "measures": study.measures_of(reader.measures),
             "validation": study.validation,
             "settings": settings.subset(*TRAINING_SETTINGS, *READER_SETTINGS, "seed"),

@@ -260,7 +260,6 @@ def patient_task(dataset: Dataset, settings: Settings, participant_id: str) -> T
         flip_to_side=study.flip_to_side,
         grid=study.grid,
         channels=study.channels,
-        view_channels=study.view_channels,
         views=study.views,
         grid_shape=tuple(settings.grid_shape),
         grid_spacing_mm=float(settings.grid_spacing_mm),

@@ -19,7 +19,6 @@ class Task:
     flip_to_side: str
     grid: Grid
     channels: dict[str, Channel]
-    view_channels: dict[str, Channel]  # of views only
     views: dict[str, View]
     grid_shape: tuple[int, int, int]
     grid_spacing_mm: float
