@@ -68,7 +68,7 @@ def results_folder(settings: Settings) -> Path:
         p.stem for p in root.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     )
     study = {n: repr(getattr(settings.study, n, None))
-             for n in ("arms", "channels", "view_channels", "predictors", "measures", "validation",
+             for n in ("arms", "channels", "predictors", "measures", "validation",
                        "views", "readers", "grid")}  # fmt: skip
     code = storage.code_key(*(m for m in modules if m not in (*_AFTER, "__init__")))
     return settings.cache / "learning" / f"results-{storage.key(code, study, _given(settings))}"

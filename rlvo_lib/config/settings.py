@@ -64,7 +64,7 @@ class Settings:
     )
     # its training
     epochs_max: int = 40  # a texture is found after some 20; where nothing is, patience ends it
-    patience_epochs: int = 8  # stop after so many epochs without a better inner validation loss
+    patience_epochs: int = 6  # stop after so many epochs without a better inner validation loss
     batch_size: int = 16
     learning_rate: float = 3e-3  # AdamW, cosine decay to zero
     warmup_epochs: int = 1  # of linearly rising rate: the first steps of batch norm are rough

@@ -305,58 +305,69 @@ def _channels(
     for name, channel in task.channels.items():
         if name in reasons:
             continue
-        array, affine = patient.volumes[channel.scan]
-        inside = images.field_of_view(array.shape, affine, grid, task.grid_shape)
-        if channel.minus_mirror:  # a difference is known only where both sides are
-            other = grids.mirrored(patient.alignment.affine, grid)
-            inside &= images.field_of_view(array.shape, affine, other, task.grid_shape)
+        source = patient.volumes[channel.scan]
+        inside = _inside(channel, source, grid, task.grid_shape, patient)
         patient.qc[f"coverage_{name}"] = float(inside.mean())
         if inside.mean() < LEAST_COVERAGE:
             reasons[name] = f"{channel.scan} scan covers under {LEAST_COVERAGE:.0%} of the grid"
             continue
-        filled[name] = _channel(channel, array, affine, grid, task, patient, inside)
+        filled[name] = _channel(channel, source, grid, task.grid_shape, patient, inside)
     tensor = [*filled.values()] or np.empty((0, *task.grid_shape), np.float16)
     return np.stack(tensor) if filled else tensor, list(filled), reasons
 
 
 def _channel(
     channel: Channel,
-    array: np.ndarray,
-    affine: np.ndarray,
+    source: Volume,
     grid: np.ndarray,
-    task: Task,
+    shape: tuple[int, int, int],
     patient: Patient,
     inside: np.ndarray,
 ) -> np.ndarray:
     """One channel (D, H, W) float16 in 0..1: by one interpolation, from the scan's own voxels."""
+    array, affine = source
     low, high = channel.minus_mirror or (channel.low, channel.high)
     clipped = np.clip(array, low, high, dtype=np.float32)  # before: bone must not bleed into brain
-    values = images.resample(clipped, affine, grid, task.grid_shape, fill=low)
+    values = images.resample(clipped, affine, grid, shape, fill=low)
     if channel.minus_mirror:
         other = grids.mirrored(patient.alignment.affine, grid)
-        values -= images.resample(clipped, affine, other, task.grid_shape, fill=low)
+        values -= images.resample(clipped, affine, other, shape, fill=low)
         values[~inside] = 0.0
     return images.window(values, channel.low, channel.high).astype(np.float16)
+
+
+def _inside(
+    channel: Channel,
+    source: Volume,
+    grid: np.ndarray,
+    shape: tuple[int, int, int],
+    patient: Patient,
+) -> np.ndarray:
+    """Where the grid lies in the scan; with `minus_mirror`, where its mirror image does too."""
+    array, affine = source
+    inside = images.field_of_view(array.shape, affine, grid, shape)
+    if channel.minus_mirror:
+        other = grids.mirrored(patient.alignment.affine, grid)
+        inside &= images.field_of_view(array.shape, affine, other, shape)
+    return inside
 
 
 def _view(view: View, task: Task, patient: Patient) -> tuple[np.ndarray, dict[str, Any]]:
     """One view (C, D, H, W) float16, of the channels whose scan is there, and what is recorded of it."""
     found = occlusion_place(task, patient)
-    affine = grids.view_affine(
+    grid = grids.view_affine(
         view, patient.alignment.affine, patient.length_mm / patient.template_mm, task.side,
         flip_to=task.flip_to_side, occlusion=found,
     )  # fmt: skip
-    names = [name for name in view.channels if task.channels[name].scan in patient.volumes]
-    made = []
-    for name in names:
-        channel = task.channels[name]
-        array, source = patient.volumes[channel.scan]
-        clipped = np.clip(array, channel.low, channel.high, dtype=np.float32)
-        values = images.resample(clipped, source, affine, view.shape, fill=channel.low)
-        made.append(images.window(values, channel.low, channel.high).astype(np.float16))
+    known = task.channels
+    names = [name for name in view.channels if known[name].scan in patient.volumes]
+    made = np.empty((len(names), *view.shape), np.float16)
+    for k, name in enumerate(names):
+        source = patient.volumes[known[name].scan]
+        inside = _inside(known[name], source, grid, view.shape, patient)
+        made[k] = _channel(known[name], source, grid, view.shape, patient, inside)
     followed = view.follow == "occlusion" and found is not None
-    record = {"channels": names, "affine": affine.tolist(), "followed": followed}
-    return np.stack(made) if made else np.empty((0, *view.shape), np.float16), record
+    return made, {"channels": names, "affine": grid.tolist(), "followed": followed}
 
 
 # ---------------------------------------------------------------------------------------------- perfusion

@@ -128,13 +128,13 @@ def ceiling_of(arm: str, study: Study) -> tuple[str, str]:
 def _inputs(arm: str, study: Study) -> tuple[set[str], set[str]]:
     """The scans and the predictor sets that go into an arm, or into any part of it."""
     own = study.arms[arm]
-    channels, tables = study.channels | study.view_channels, set(own.predictors)
+    tables = set(own.predictors)
     names, measures = list(own.channels), study.measures_of(own.measures)
     if own.kind == "concepts":
         for reader in study.readers.values():
             names += reader.channels
             measures += study.measures_of(reader.measures)
-    scans = {channels[name].scan for name in names}
+    scans = {study.channels[name].scan for name in names}
     if measures:  # of NCCT and CTA, or of the maps
         maps = {"cbf", "cbv", "tmax"} if set(measures) & set(PERFUSION_PARAMETERS) else set()
         scans |= maps | {"ncct", "cta"}
