@@ -389,8 +389,9 @@ def fit_concepts(analysis: Analysis, cache: TensorCache | None, task: Task):
 
     parts, encoder = fold_encoder(analysis, cache, task)
     codes, reads = reads_of(analysis, task)
+    measures = analysis.settings.study.measures_of(task.arm.measures)
     clinical = {
-        name: encoder.transform(analysis.dataset.table.loc[ids]) if encoder and ids else None
+        name: encoder.transform(_table(analysis, cache, ids, measures)) if encoder and ids else None
         for name, ids in parts.items()
     }
     guessed = {name: reads.loc[ids].to_numpy(float) for name, ids in parts.items()}
