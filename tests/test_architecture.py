@@ -11,8 +11,8 @@ ORDER = [
     "config", "storage", "progress", "workers", "dictionary", "metrics", "twins", "exclusions", "dataset", "cohort",
     "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
     "simulate", "analysis", "tabular", "baselines", "encoders",
-    "fusion", "augmentation", "training", "concepts", "experiment", "explain", "figures", "results", "report", "verify",
-    "notebooks", "cli",
+    "fusion", "augmentation", "training", "concepts", "experiment", "explain", "figures", "results", "ablation", "report",
+    "verify", "notebooks", "cli",
 ]  # fmt: skip
 
 

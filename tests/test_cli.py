@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -29,7 +30,10 @@ def rlvo_here(monkeypatch, capsys, *arguments):
     return end.value.code or 0, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", ["simulate", "validate", "reproduce", "evaluate", "verify"])
+@pytest.mark.parametrize(
+    "command",
+    ["simulate", "validate", "reproduce", "evaluate", "verify", "train", "merge", "ablate"],
+)
 def test_each_command_explains_itself(command):
     status, out, _ = rlvo(command, "--help")
     assert status == 0 and "Usage" in out and len(out) > 300
@@ -117,6 +121,79 @@ def test_simulate_names_all_scenarios_and_passes_its_options_on(monkeypatch, cap
         "test": 20, "table_only": True, "cta_mm": 3.0, "workers": 3,
     }  # fmt: skip
     assert err.startswith("rlvo: warning: CTA voxels of 3 mm are too coarse") and "M1" in err
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "a/b", "2", "-1/2", "1/0", "1/2/3"])
+def test_bad_shards_are_refused_before_anything_is_opened(monkeypatch, capsys, command, shard):
+    status, _, err = rlvo_here(monkeypatch, capsys, command, f"--shard={shard}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"--shard {shard}: allowed: I/N with whole numbers, I from 1 to N, e.g. 1/3" in err
+
+
+def test_what_cannot_be_trained_ablated_or_merged_is_said_in_one_line(
+    monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    for arguments, message in [
+        (["train", "--arms", ","], "--arms ',': allowed: one or more names between commas"),
+        (["train", "--set", "out=x"], "--set out: not a setting"),
+        (["train", "--profile", "quick"], "profile 'quick' is not known"),
+        (["ablate", "--groups", " "], "--groups ' ': allowed: one or more names"),
+        (["merge", tmp_path / "file"], "holds no folder 'tasks'"),
+    ]:
+        status, _, err = rlvo_here(monkeypatch, capsys, *arguments)
+        assert (status, err.count("\n")) == (2, 1) and message in err, (arguments, err)
+
+
+@pytest.fixture
+def opened(analysis, monkeypatch, tmp_path):
+    """Every command opens the small simulated cohort, without its scans; tasks run in this process."""
+    from rlvo_lib import workers
+    from rlvo_lib.analysis import Analysis
+
+    def open_small(settings):
+        own = dataclasses.replace(analysis.settings, cache=settings.cache, out=settings.out)
+        return dataclasses.replace(analysis, settings=own)
+
+    monkeypatch.setattr("rlvo_lib.analysis.open_analysis", open_small)
+    monkeypatch.setattr(Analysis, "tensors", lambda self: None)
+    monkeypatch.setattr(workers, "run", lambda f, tasks, **_: [f(*task) for task in tasks])
+    return tmp_path
+
+
+def test_two_shards_are_trained_merged_and_found(opened, monkeypatch, capsys):
+    def run(*arguments):
+        status, out, err = rlvo_here(monkeypatch, capsys, *arguments)
+        assert status == 0, err
+        return out
+
+    one, two = opened / "one", opened / "two"
+    train = ["train", "--arms", "clinical_logistic"]
+    out = run(*train, "--shard", "1/2", "--cache", one)
+    assert "shard 1/2: 2 tasks run" in out and "2 of 4 tasks are finished" in out
+    assert "left: clinical_logistic" in out and "rlvo merge FOLDER...; then: rlvo reproduce" in out
+    run(*train, "--shard", "2/2", "--cache", two)
+    assert "2 tasks copied, 0 were there already, 0 unfinished left out" in run(
+        "merge", two, "--cache", one
+    )
+    out = run(*train, "--cache", one)
+    assert "shard 1/1: 0 tasks run" in out and "all is done; next: rlvo reproduce" in out
+
+
+def test_ablations_end_in_a_table_and_its_figures(opened, monkeypatch, capsys):
+    command = ["ablate", "--arm", "clinical_logistic", "--groups", "patients"]
+    paths = ["--cache", opened / "cache", "--out", opened / "made" / "a.csv"]
+    _, out, _ = rlvo_here(monkeypatch, capsys, *command, *paths, "--shard", "1/2")
+    assert "8 of 16 tasks are finished" in out and not (opened / "made").exists()
+    status, out, err = rlvo_here(monkeypatch, capsys, *command, *paths)
+    assert status == 0 and "shard 1/1: 8 tasks run" in out, err
+    table = storage.read_csv(opened / "made" / "a.csv")
+    shares = ["share_25", "share_50", "share_75"]
+    assert table["variant"].tolist() == ["base", "base", *shares, *shares]
+    assert table.loc[table["arm"] == "clinical_logistic", "auc"].between(0, 1).all()
+    assert table.loc[table["arm"] == "concepts", "auc"].isna().all()  # no scans, and says so
+    assert (opened / "made" / "figures" / "learning_curve.svg").exists()
 
 
 def test_a_wrong_option_has_status_2():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from rlvo_lib import storage, workers
@@ -14,6 +16,8 @@ from rlvo_lib.experiment.tasks import Task, plan
 from rlvo_lib.preprocess import TensorCache
 
 HISTORY_COLUMNS = ["arm", "seed", "fold", "epoch", "part", "loss"]
+#: A task with the analysis and the tensors that it belongs to.
+Work = tuple[Analysis, TensorCache | None, Task]
 
 
 def run_arms(
@@ -80,6 +84,19 @@ def _with_parts(analysis: Analysis, arms: list[str]) -> list[str]:
     return list(found)
 
 
+def plan_arms(
+    analysis: Analysis, cache: TensorCache | None, arms: list[str] | None = None
+) -> list[Task]:
+    """The tasks of some arms (default: all of the `ladder` that run) and of those they are made of.
+
+    Raises
+    ------
+    InputError
+        As `run_arms`.
+    """
+    return plan(analysis, cache, _with_parts(analysis, _runnable(analysis, cache, arms)))
+
+
 def run_tasks(
     analysis: Analysis,
     cache: TensorCache | None,
@@ -88,29 +105,56 @@ def run_tasks(
 ) -> int:
     """Run what is not done of some tasks, readers first, and return how many were run.
 
-    ``shard`` (i, n): every n-th task from the i-th on, of the whole list in its order, done or not; so that
-    n machines with the same data and settings share the work. An arm of concepts needs readers that
-    another shard may run: it runs its own copy of those that are not there.
+    ``shard`` (i, n): the i-th of n parts of the whole list (`in_shard`), so that n machines with the same
+    data and settings share the work.
     """
-    chosen = tasks[shard[0] - 1 :: shard[1]]
-    readers = {t.folder: t for task in chosen for t in task.readers}
-    with storage.lock(analysis.settings.cache / "tasks"):
-        first = [t for t in readers.values() if not t.done]
-        rest = [t for t in chosen if not t.done]
-        free = [t for t in rest if not t.readers]
-        _run(analysis, cache, first + free)
-        _run(analysis, cache, [t for t in rest if t.readers])
-    return len(first) + len(rest)
+    return run_work([(analysis, cache, task) for task in tasks], shard)
 
 
-def _run(analysis: Analysis, cache: TensorCache | None, tasks: list[Task]) -> None:
-    if tasks:
+def run_work(work: Sequence[Work], shard: tuple[int, int] = (1, 1)) -> int:
+    """As `run_tasks`, of tasks that each have an analysis and tensors of their own, in one cache."""
+    chosen = in_shard(work, shard)
+    if not chosen:
+        return 0
+    settings = chosen[0][0].settings
+    with storage.lock(settings.cache / "tasks"):
+        readers = _open([(a, cache, r) for a, cache, task in chosen for r in task.readers])
+        own = _open(chosen)
+        _run(settings, readers + [item for item in own if not item[2].readers])
+        _run(settings, [item for item in own if item[2].readers])
+    return len(readers) + len(own)
+
+
+def in_shard(work: Sequence[Work], shard: tuple[int, int]) -> list[Work]:
+    """The i-th of n parts of some work, done or not: every n-th task from the i-th on, in their order.
+
+    Tasks that are built on the same readers count as one, so that no two shards train the same reader.
+    """
+    bundles: dict[object, list[Work]] = {}
+    for item in work:
+        task = item[2]
+        bundles.setdefault(tuple(r.folder for r in task.readers) or task.folder, []).append(item)
+    return [item for bundle in list(bundles.values())[shard[0] - 1 :: shard[1]] for item in bundle]
+
+
+def unfinished(tasks: Sequence[Task]) -> list[Task]:
+    """Those of some tasks that have no result yet."""
+    return [task for task in tasks if not task.done]
+
+
+def _open(work: Sequence[Work]) -> list[Work]:
+    """What is not done of some work, each task once."""
+    return list({item[2].folder: item for item in work if not item[2].done}.values())
+
+
+def _run(settings: Settings, work: list[Work]) -> None:
+    if work:
         workers.run(
             run_task,
-            [(analysis, cache, task) for task in tasks],
-            workers=_processes(analysis.settings),
+            work,
+            workers=_processes(settings),
             label="training",
-            titles=[task.title for task in tasks],
+            titles=[task.title for _, _, task in work],
         )
 
 

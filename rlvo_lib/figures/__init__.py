@@ -7,6 +7,7 @@ line styles and markers repeat what colour says. `stamp` marks a figure as made 
 
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
+from rlvo_lib.figures.learning import ablation_forest, learning_curve
 from rlvo_lib.figures.performance import (
     auc_forest,
     calibration_plot,
@@ -23,6 +24,7 @@ from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 __all__ = [
     "COLOURS",
     "Figure",
+    "ablation_forest",
     "auc_forest",
     "calibration_plot",
     "canvas",
@@ -30,6 +32,7 @@ __all__ = [
     "flow_diagram",
     "label_overlap_bars",
     "ladder_forest",
+    "learning_curve",
     "missingness_bars",
     "phantom_page",
     "qc_mosaic",

@@ -1,0 +1,170 @@
+"""Commands whose work several machines can share: train, merge, ablate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlvo_lib.cli.application import (
+    CacheFolder,
+    Changes,
+    Data,
+    Profile,
+    RunFolder,
+    ShardText,
+    StudyName,
+    app,
+    read_changes,
+    read_names,
+    read_settings,
+    read_shard,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rlvo_lib.experiment import Task
+
+
+@app.command()
+def train(
+    data: Data = None,
+    profile: Profile = "demo",
+    study: StudyName = "rlvo",
+    set_: Changes = None,
+    arms: Annotated[
+        str, typer.Option(help="Names between commas; left out: all arms that run.")
+    ] = "",
+    shard: ShardText = "1/1",
+    cache: CacheFolder = None,
+    out: RunFolder = None,
+) -> None:
+    """Train the models only, all or a shard of them, so that several machines can share a run.
+
+    Each machine needs the same data, settings and version of this package; it trains its shard into its
+    own cache. Then: rlvo merge, and rlvo reproduce finds all of it. Interrupted? Run it again: what was
+    finished is not done twice.
+    """
+    part = read_shard(shard)
+    names = read_names(arms, "--arms") if arms else None
+    settings = read_settings(profile, study, data, out, cache, read_changes(set_, "train"))
+    from rlvo_lib import experiment
+    from rlvo_lib.analysis import open_analysis
+    from rlvo_lib.experiment import running
+
+    analysis = open_analysis(settings)
+    tensors = analysis.tensors()
+    tasks = running.plan_arms(analysis, tensors, names)
+    ran = experiment.run_tasks(analysis, tensors, tasks, part)
+    typer.echo(f"shard {shard}: {ran} tasks run")
+    _show_progress(tasks, settings.cache, "rlvo reproduce with the same options")
+
+
+def _show_progress(tasks: list[Task], cache: Path, after: str) -> bool:
+    """Say what is done, what is left, and how to go on; whether all is done."""
+    from rlvo_lib.experiment import running
+
+    left = running.unfinished(tasks)
+    typer.echo(f"{len(tasks) - len(left)} of {len(tasks)} tasks are finished in {cache / 'tasks'}")
+    if not left:
+        typer.echo(f"all is done; next: {after}")
+        return True
+    typer.echo("left: " + ", ".join(dict.fromkeys(task.what.name for task in left)))
+    typer.echo(
+        "next: run the other shards; copy the folders of their tasks (each machine's cache, at least "
+        f"its folder tasks) to this machine; rlvo merge FOLDER...; then: {after}"
+    )
+    return False
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...", help="Caches of other machines, or their tasks folders."
+        ),
+    ],
+    cache: CacheFolder = None,
+) -> None:
+    """Take the finished tasks of other caches into this one; nothing finished is ever overwritten.
+
+    A task that is finished here and there with other content (the same key, but another processor or a
+    file that was changed) is named, and nothing is copied.
+
+    Exit status: 0 merged, 2 not merged.
+    """
+    from rlvo_lib.config import load_settings
+    from rlvo_lib.experiment import merging
+
+    place = load_settings(cache=cache.resolve() if cache else "").cache
+    done = merging.merge([folder.resolve() for folder in folders], place)
+    typer.echo(
+        f"{place / 'tasks'}: {done.copied} tasks copied, {done.there} were there already, "
+        f"{done.unfinished} unfinished left out"
+    )
+
+
+@app.command()
+def ablate(
+    data: Data = None,
+    profile: Profile = "demo",
+    study: StudyName = "rlvo",
+    set_: Changes = None,
+    groups: Annotated[
+        str,
+        typer.Option(
+            help="Of modalities, fusion, location, resolution, patients; left out: all that apply."
+        ),
+    ] = "",
+    arm: Annotated[str, typer.Option(help="The arm to vary; left out: the study's.")] = "",
+    shard: ShardText = "1/1",
+    cache: CacheFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The CSV file to write; left out: ablations.csv in the run folder."),
+    ] = None,
+) -> None:
+    """Vary one arm in one respect at a time, and score each variant out of fold; never on the test set.
+
+    Writes a table (AUC of each variant, and its paired difference to the unchanged arm) and, beside it,
+    figures of the learning curve and of the variants. Shards as with rlvo train.
+
+    Exit status: 0 the table is written, or the shard is done; 2 not carried out.
+    """
+    part = read_shard(shard)
+    asked = read_names(groups, "--groups") if groups else None
+    settings = read_settings(profile, study, data, None, cache, read_changes(set_, "ablate"))
+    out = out.resolve() if out else settings.out / "ablations.csv"
+    from rlvo_lib import ablation, storage
+    from rlvo_lib.analysis import open_analysis
+
+    analysis = open_analysis(settings)
+    planned = ablation.plan(analysis, ablation.grid(analysis, asked, arm=arm))
+    ran = ablation.train(planned, part)
+    typer.echo(f"shard {shard}: {ran} tasks run")
+    tasks = [task for one in planned for task in one.tasks]
+    tasks = list({task.folder: task for task in tasks}.values())
+    if not _show_progress(tasks, settings.cache, "the table" if part == (1, 1) else "rlvo ablate"):
+        return
+    table = ablation.table(planned)
+    storage.write_csv(out, table)
+    _draw(table, out.parent)
+    typer.echo(f"{table['data'].iloc[0]} data: {len(table)} rows in {out}")
+
+
+def _draw(table: pd.DataFrame, folder: Path) -> None:
+    """The figures of an ablation table, into ``figures/`` beside it."""
+    from rlvo_lib import figures, report
+
+    caption = "AUC of pooled out-of-fold predictions, with 95 % intervals over patients"
+    data, groups = table["data"].iloc[0], set(table.loc[table["auc"].notna(), "group"])
+    drawn = {}
+    if "patients" in groups:
+        drawn["learning_curve"] = figures.learning_curve(table)
+    if groups - {"base", "patients"}:
+        drawn["ablation_forest"] = figures.ablation_forest(table)
+    for name, figure in drawn.items():
+        report.save_figure(folder, name, figure, data=data, caption=caption)
