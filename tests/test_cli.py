@@ -171,14 +171,16 @@ def test_two_shards_are_trained_merged_and_found(opened, monkeypatch, capsys):
     one, two = opened / "one", opened / "two"
     train = ["train", "--arms", "clinical_logistic"]
     out = run(*train, "--shard", "1/2", "--cache", one)
-    assert "shard 1/2: 2 tasks run" in out and "2 of 4 tasks are finished" in out
+    assert "4 tasks, shard 1/2; plan " in out
+    assert "2 run now" in out and "2 of 4 tasks are finished" in out
     assert "left: clinical_logistic" in out and "rlvo merge FOLDER...; then: rlvo reproduce" in out
-    run(*train, "--shard", "2/2", "--cache", two)
+    other = run(*train, "--shard", "2/2", "--cache", two)
+    assert out.split("plan ")[1][:16] == other.split("plan ")[1][:16]
     assert "2 tasks copied, 0 were there already, 0 unfinished left out" in run(
         "merge", two, "--cache", one
     )
     out = run(*train, "--cache", one)
-    assert "shard 1/1: 0 tasks run" in out and "all is done; next: rlvo reproduce" in out
+    assert "0 run now" in out and "all is done; next: rlvo reproduce" in out
 
 
 def test_ablations_end_in_a_table_and_its_figures(opened, monkeypatch, capsys):
@@ -187,7 +189,7 @@ def test_ablations_end_in_a_table_and_its_figures(opened, monkeypatch, capsys):
     _, out, _ = rlvo_here(monkeypatch, capsys, *command, *paths, "--shard", "1/2")
     assert "8 of 16 tasks are finished" in out and not (opened / "made").exists()
     status, out, err = rlvo_here(monkeypatch, capsys, *command, *paths)
-    assert status == 0 and "shard 1/1: 8 tasks run" in out, err
+    assert status == 0 and "8 run now" in out, err
     table = storage.read_csv(opened / "made" / "a.csv")
     shares = ["share_25", "share_50", "share_75"]
     assert table["variant"].tolist() == ["base", "base", *shares, *shares]

@@ -57,19 +57,30 @@ def train(
     analysis = open_analysis(settings)
     tensors = analysis.tensors()
     tasks = running.plan_arms(analysis, tensors, names)
+    _show_plan(tasks, shard)
     ran = experiment.run_tasks(analysis, tensors, tasks, part)
-    typer.echo(f"shard {shard}: {ran} tasks run")
-    _show_progress(tasks, settings.cache, "rlvo reproduce with the same options")
+    after = "rlvo reproduce with the same options"
+    after += f", and RLVO_CACHE={settings.cache}" if cache else ""
+    if _show_progress(tasks, ran, settings.cache, after):
+        typer.echo(f"all is done; next: {after}")
 
 
-def _show_progress(tasks: list[Task], cache: Path, after: str) -> bool:
-    """Say what is done, what is left, and how to go on; whether all is done."""
+def _show_plan(tasks: list[Task], shard: str) -> None:
+    """Say what will be run, with a key by which machines see at once whether they agree."""
+    from rlvo_lib import storage
+
+    key = storage.key([task.folder.name for task in tasks])
+    typer.echo(f"{len(tasks)} tasks, shard {shard}; plan {key}, the same on every machine")
+
+
+def _show_progress(tasks: list[Task], ran: int, cache: Path, after: str) -> bool:
+    """Say what was run, what is done and what is left, and how to go on; whether all is done."""
     from rlvo_lib.experiment import running
 
     left = running.unfinished(tasks)
-    typer.echo(f"{len(tasks) - len(left)} of {len(tasks)} tasks are finished in {cache / 'tasks'}")
+    finished = f"{len(tasks) - len(left)} of {len(tasks)} tasks are finished"
+    typer.echo(f"{ran} run now, readers counted; {finished} in {cache / 'tasks'}")
     if not left:
-        typer.echo(f"all is done; next: {after}")
         return True
     typer.echo("left: " + ", ".join(dict.fromkeys(task.what.name for task in left)))
     typer.echo(
@@ -124,7 +135,9 @@ def ablate(
     cache: CacheFolder = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The CSV file to write; left out: ablations.csv in the run folder."),
+        typer.Option(
+            help="The CSV file to write; left out: ablations/ablations.csv in the run folder."
+        ),
     ] = None,
 ) -> None:
     """Vary one arm in one respect at a time, and score each variant out of fold; never on the test set.
@@ -137,17 +150,18 @@ def ablate(
     part = read_shard(shard)
     asked = read_names(groups, "--groups") if groups else None
     settings = read_settings(profile, study, data, None, cache, read_changes(set_, "ablate"))
-    out = out.resolve() if out else settings.out / "ablations.csv"
+    out = out.resolve() if out else settings.out / "ablations" / "ablations.csv"
     from rlvo_lib import ablation, storage
     from rlvo_lib.analysis import open_analysis
 
     analysis = open_analysis(settings)
     planned = ablation.plan(analysis, ablation.grid(analysis, asked, arm=arm))
+    every = [task for one in planned for task in one.tasks]
+    tasks = list({task.folder: task for task in every}.values())
+    _show_plan(tasks, shard)
     ran = ablation.train(planned, part)
-    typer.echo(f"shard {shard}: {ran} tasks run")
-    tasks = [task for one in planned for task in one.tasks]
-    tasks = list({task.folder: task for task in tasks}.values())
-    if not _show_progress(tasks, settings.cache, "the table" if part == (1, 1) else "rlvo ablate"):
+    after = "rlvo ablate with the same options, without --shard"
+    if not _show_progress(tasks, ran, settings.cache, after):
         return
     table = ablation.table(planned)
     storage.write_csv(out, table)

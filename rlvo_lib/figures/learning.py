@@ -94,7 +94,9 @@ def ablation_forest(
         for axis in (left, right):
             axis.axhline(y[k] + 0.5, color=GRID, linewidth=1)
     words = [
-        name_of(labels, arm) if r.group == "base" else f"{r.group}: {r.variant.replace('_', ' ')}"
+        name_of(labels, arm)
+        if r.group == "base"
+        else f"{r.group}: {r.variant.removeprefix(r.group + '_').replace('_', ' ')}"
         for r in rows.itertuples()
     ]
     left.set_yticks(y, words)
