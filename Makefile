@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables training-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -91,6 +91,9 @@ learning-tables: $(INSTALLED) ## the latest tables of the learning benchmark int
 	sed -i.old "s#studies/rlvo/learning/[^/]*/#$$latest#" docs/learning.md
 	rm docs/learning.md.old
 	$(BIN)/python -m rlvo_lib.report page docs/learning.md
+
+ablations: $(INSTALLED) ## one arm varied in one respect at a time, and learning curves, out of fold (many hours), dated
+	$(BIN)/rlvo ablate --out studies/rlvo/learning/$(DATE)/ablations.csv
 
 training-speed: $(INSTALLED) ## an epoch of the default encoder against the DAFT papers' own (two minutes), dated
 	$(BIN)/python benchmarks/epoch.py studies/rlvo/learning/$(DATE)/epoch.csv
