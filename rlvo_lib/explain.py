@@ -141,19 +141,38 @@ class FusedModel:
     network: nn.Module
     encoder: object
     training_patients: list[str]
+    offset: tuple | None = None  # encoder and model of the arm whose logit is added
 
     @classmethod
     def load(cls, analysis: Analysis, cache: TensorCache | None, task: Task) -> FusedModel:
-        """The model of a finished task; its tabular encoder is fitted again on the same patients."""
+        """The model of a finished task; its tabular encoder is fitted again on the same patients.
+
+        Raises
+        ------
+        InputError
+            If the arm, or that of its offset, sees what is measured in the scans: these are no
+            clinical variables.
+        """
+        arms = analysis.settings.study.arms
+        offset = [arms[task.arm.offset]] if task.arm.offset else []
+        for arm in (task.arm, *offset):
+            if arm.measures:
+                raise InputError(
+                    f"arm '{arm.name}' sees {', '.join(arm.measures)}, measured in the scans; allowed "
+                    "to be explained: a network of images and columns of the table"
+                )
         parts, encoder = experiment.fold_encoder(analysis, cache, task)
         n_tabular = len(encoder.names) if encoder else 0
         network = experiment.load_network(analysis, task, n_tabular)
-        return cls(analysis, cache, task, network, encoder, parts["train"])
+        added = experiment.offset_model(analysis, cache, task, parts)[:2] if offset else None
+        return cls(analysis, cache, task, network, encoder, parts["train"], added)
 
     @property
     def columns(self) -> list[str]:
-        """The clinical variables: the players."""
-        return list(self.analysis.settings.study.columns_of(self.task.arm))
+        """The clinical variables, those of the offset's arm included: the players."""
+        study, arm = self.analysis.settings.study, self.task.arm
+        offset = study.columns_of(study.arms[arm.offset]) if arm.offset else ()
+        return list(dict.fromkeys([*study.columns_of(arm), *offset]))
 
     def players(self, participants: list[str]) -> np.ndarray:
         """Clinical variables (N, n_variables) as numbers: quantities, or positions of codes; NaN missing."""
@@ -180,8 +199,9 @@ class FusedModel:
         return pd.DataFrame(columns)
 
     def image(self, participant: str) -> Tensor:
-        """The patient's tensor (1, C, D, H, W) float32."""
-        loaded = self.cache.load([participant], self.task.arm.channels)
+        """The patient's tensor (1, C, D, H, W) float32; NaN where absent, if the network is told."""
+        absent = "nan" if self.analysis.settings.absent == "flag" else "refuse"
+        loaded = self.cache.load([participant], self.task.arm.channels, absent=absent)
         return torch.as_tensor(loaded, dtype=torch.float32)
 
     def tabular(self, participant: str) -> Tensor | None:
@@ -193,20 +213,34 @@ class FusedModel:
         )
 
     def image_features(self, participant: str) -> Tensor | None:
-        """The encoder's features (1, 4 nf, D', H', W') of the patient's image, computed once."""
+        """The encoder's features (1, 4 nf, D', H', W') of the patient's image, computed once.
+
+        Where they depend on the clinical variables, the image (1, C, D, H, W) itself.
+        """
         if not self.task.arm.channels:
             return None
+        if self.network.trunk_needs_tabular:
+            return self.image(participant)
         with torch.inference_mode():
             return self.network.encoder(self.image(participant))
 
     def logit(self, features: Tensor | None, players: np.ndarray) -> np.ndarray:
-        """Logits (N,) of one image's features with N sets of clinical variables."""
-        tabular = torch.as_tensor(self.encoder.transform(self.table_of(players)))
+        """Logits (N,) of one image's features with N sets of clinical variables; offset included."""
+        table = self.table_of(players)
+        tabular = None
+        if self.encoder is not None:
+            tabular = torch.as_tensor(self.encoder.transform(table))
+        added = 0.0
+        if self.offset is not None:
+            encoder, model = self.offset
+            added = model.logit(encoder.transform(table))
         with torch.inference_mode():
             if features is None:
-                return self.network(None, tabular)[:, 0].double().numpy()
-            repeated = features.expand(len(tabular), *features.shape[1:])
-            return self.network.fuse(repeated, tabular)[:, 0].double().numpy()
+                return self.network(None, tabular)[:, 0].double().numpy() + added
+            repeated = features.expand(len(table), *features.shape[1:])
+            whole = self.network.trunk_needs_tabular
+            output = (self.network if whole else self.network.fuse)(repeated, tabular)
+            return output[:, 0].double().numpy() + added
 
 
 # --------------------------------------------------------------------------------------- saliency
@@ -230,7 +264,7 @@ def occlusion_map(model: FusedModel, participant: str) -> np.ndarray:
         encoder, image = model.network.encoder, model.image(participant)
         box = max(2, int(min(image.shape[2:]) * OCCLUSION_BOX_SHARE))
         occlude = OcclusionSensitivity(
-            _OnStandardised(model.network, model.tabular(participant)).eval(),  # MONAI restores it
+            _OnStandardised(model.network, image, model.tabular(participant)).eval(),  # MONAI restores it
             mask_size=box, n_batch=64, overlap=0.5, mode=0.0, verbose=False, activate=False,
         )  # fmt: skip
         with torch.no_grad():
@@ -240,14 +274,19 @@ def occlusion_map(model: FusedModel, participant: str) -> np.ndarray:
 
 
 class _OnStandardised(nn.Module):
-    """A network as a function of the standardised image alone: 0 is the training patients' mean."""
+    """A network as a function of the standardised image alone: 0 is the training patients' mean.
 
-    def __init__(self, network: nn.Module, tabular: Tensor | None) -> None:
+    A channel that is absent in ``image`` stays so, whatever is occluded.
+    """
+
+    def __init__(self, network: nn.Module, image: Tensor, tabular: Tensor | None) -> None:
         super().__init__()
         self.network, self.tabular = network, tabular
+        self.absent = image.isnan().flatten(2).all(2)[:, :, None, None, None]
 
     def forward(self, standardised: Tensor) -> Tensor:
         image = standardised * self.network.encoder.sd + self.network.encoder.mean
+        image = image.masked_fill(self.absent, float("nan"))
         tabular = None if self.tabular is None else self.tabular.expand(len(image), -1)
         return self.network(image, tabular)
 

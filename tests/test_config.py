@@ -77,7 +77,9 @@ def test_bad_settings_name_what_is_allowed(call, message):
 def test_every_arm_of_the_design_is_in_the_ladder(study):
     assert list(study.arms) == [
         "clinical_logistic", "clinical_boosting", "clinical_mlp", "ncct", "cta", "vessels", "ctp",
-        "imaging", "concat", "film", "daft", "late",
+        "imaging", "concat", "film", "daft", "concat2fc", "daft_offset", "voxels",
+        "concepts_imaging", "concepts", "concepts_daft", "measured_logistic", "measured_boosting",
+        "ctp_logistic", "ctp_boosting", "read_logistic", "read_boosting", "stacked", "late",
     ]  # fmt: skip
 
 
@@ -86,6 +88,17 @@ def test_fused_arms_see_all_channels_and_only_clinical_predictors(study):
         assert study.arms[name].channels == tuple(study.channels)
         assert study.arms[name].predictors == ("clinical",)
     assert study.arms["late"].of == ("imaging", "clinical_logistic")
+
+
+def test_arms_of_images_have_nothing_that_a_person_read(study):
+    """What a reader learns is a column of the table; only arms named for it see it there."""
+    seen = {
+        name for name, arm in study.arms.items()
+        if set(study.columns_of(arm)) & set(study.predictors["image_read"])
+    }  # fmt: skip
+    assert seen == {"read_logistic", "read_boosting"}
+    assert set(study.predictors["image_read"]) <= set(study.concepts)
+    assert study.concepts["clot_hu"] == "clot" and study.concepts["aspects"] == "perfusion"
 
 
 def test_the_softwares_columns_say_which_parameter_they_are(study):
@@ -98,7 +111,67 @@ def test_the_softwares_columns_say_which_parameter_they_are(study):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('channels = ["ncct"]', 'channels = ["mri"]', "channel of arm 'ncct' 'mri' is not defined"),
+        (
+            'channels = ["ncct"]\n[arms.cta]',
+            'channels = ["mri"]\n[arms.cta]',
+            "channel of arm 'ncct' 'mri' is not defined",
+        ),
+        (
+            'view = "base"',
+            'view = "roof"',
+            "view of reader 'siphon' 'roof' is not defined; allowed: clot",
+        ),
+        (
+            'channels = ["cta"]\nmeasures',
+            'channels = ["tmax"]\nmeasures',
+            "channel of reader 'occlusion' 'tmax' is not defined; allowed: ncct, cta, vessels",
+        ),
+        (
+            'measures = ["density"]',
+            'measures = ["weight"]',
+            "set of measures of reader 'siphon' 'weight' is not defined; allowed: occlusion, density",
+        ),
+        (
+            'concepts = ["siphon_calc"]',
+            'concepts = ["tandem_cta"]',
+            "concept of reader 'carotid' 'tandem_cta' is not defined; allowed: a column of one reader",
+        ),
+        (
+            'channels = ["ncct", "cta", "vessels"]',
+            'channels = ["mri"]',
+            "channel of view 'clot' 'mri' is not defined; allowed: ncct",
+        ),
+        ('follow = "occlusion"', 'follow = "moon"', "follow of view 'clot' 'moon'"),
+        ('follow = "occlusion"', 'follows = "occlusion"', "missing or unknown entry"),
+        ("shape = [40, 32, 28]", "shape = [40, 32]", "grid of view 'clot' '[40, 32] of 1.5 mm'"),
+        ("shape = [40, 32, 28]", "shape = [40, 32, 7]", "allowed: three whole numbers from 8"),
+        ("spacing_mm = 1.5", "spacing_mm = 0", "grid of view 'clot' '[40, 32, 28] of 0 mm'"),
+        ("offset_mm = [10.0, 0.0, 2.0]", "offset_mm = [10.0]", "centre of view 'clot'"),
+        (
+            'space = "head"',
+            'space = "template"',
+            "view 'clot' 'clot' is not defined; allowed: none in",
+        ),
+        (
+            'measures = ["occlusion", "density", "vessels", "perfusion"]',
+            'measures = ["weight"]',
+            "set of measures of arm 'measured_logistic' 'weight'",
+        ),
+        (
+            'offset = "clinical_logistic"',
+            'offset = "clinical_mlp"',
+            "offset of arm 'daft_offset' 'clinical_mlp' is not defined; allowed: clinical_logistic",
+        ),
+        (
+            'kind = "concepts"\ngroup = "multimodal"',
+            'kind = "concepts"\nfusion = "film"\ngroup = "multimodal"',
+            "fusion of arm 'concepts' 'film' is not defined; allowed: none, daft",
+        ),
+        (
+            'of = ["imaging", "clinical_logistic", "concepts_imaging"]',
+            'of = ["imaging", "late"]',
+            "arm of arm 'stacked' 'late' is not defined; allowed: clinical_logistic",
+        ),
         (
             'hir = "hir_tmax10_tmax6"',
             'hir = "hir_tmax10"',

@@ -192,14 +192,19 @@ def test_ladder_runs_all_arms_where_all_scans_are_there(analysis, tensors):
 def test_ladder_without_scans_keeps_the_clinical_arms_and_says_why(analysis, tensors):
     table = experiment.ladder(analysis, None).set_index("arm")
     assert list(table.index[table["runs"]]) == [
-        "clinical_logistic", "clinical_boosting", "clinical_mlp",
+        "clinical_logistic", "clinical_boosting", "clinical_mlp", "ctp_logistic", "ctp_boosting",
+        "read_logistic", "read_boosting",
     ]  # fmt: skip
-    assert "(no scans)" in table.loc["daft", "reason"]
+    for name in ("daft", "voxels", "concepts", "measured_logistic"):
+        assert "(no scans)" in table.loc[name, "reason"]
     assert table.loc["late", "reason"] == "arm imaging does not run"
+    assert table.loc["stacked", "reason"] == "arm imaging, concepts_imaging does not run"
     assert experiment.explained_arm(analysis, None) == "clinical_mlp"
     with pytest.raises(InputError, match=r"arm 'daft' cannot run: fold 1: 0 patients left"):
         experiment.run_arms(analysis, None, ["daft"])
-    assert set(experiment.run_arms(analysis, None)["arm"]) == set(table.index[table["runs"]])
+    settings = dataclasses.replace(analysis.settings, arms=("clinical_mlp", "late"))
+    some = dataclasses.replace(analysis, settings=settings)
+    assert set(experiment.run_arms(some, None)["arm"]) == {"clinical_mlp", "clinical_logistic"}
 
 
 def test_an_arm_of_measures_needs_something_that_was_measured(analysis, tensors):

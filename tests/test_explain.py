@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from rlvo_lib import experiment, explain, images
+from rlvo_lib import experiment, explain, images, storage
+from rlvo_lib.config import InputError
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,55 @@ def test_logit_of_a_patient_s_own_variables_is_the_stored_prediction(
         features = model.image_features(row.participant_id)
         logit = model.logit(features, model.players([row.participant_id]))[0]
         assert 1 / (1 + np.exp(-logit)) == pytest.approx(row.probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["offset", "interactive"])
+def test_an_offset_is_part_of_the_logit_and_an_encoder_may_need_the_table(
+    analysis, tensors, tmp_path, fusion
+):
+    study = analysis.settings.study
+    arm = study.arms["daft_offset"]
+    if fusion == "interactive":
+        arm = dataclasses.replace(arm, fusion="interactive", offset="")
+    study = dataclasses.replace(study, arms=study.arms | {"daft_offset": arm})
+    settings = dataclasses.replace(analysis.settings, study=study, cache=tmp_path, epochs_max=1)
+    other = dataclasses.replace(analysis, settings=settings)
+    task = experiment.plan(other, tensors, ["daft_offset"])[0]
+    experiment.run_task(other, tensors, task)
+    model = explain.FusedModel.load(other, tensors, task)
+    stored = storage.read_csv(task.result).query("partition == 'test'")
+    logits = []
+    for row in stored.head(3).itertuples():
+        features = model.image_features(row.participant_id)
+        players = model.players([row.participant_id])
+        other_age = players.copy()
+        other_age[0, model.columns.index("age")] += 20
+        logits.append(model.logit(features, np.concatenate([players, other_age])))
+        assert 1 / (1 + np.exp(-logits[-1][0])) == pytest.approx(row.probability, abs=1e-5)
+    assert all(one[0] != one[1] for one in logits)
+
+
+def test_an_absent_scan_stays_absent_whatever_is_occluded(analysis, tensors, task):
+    patient = analysis.y.index[0]
+    record = tensors.records[patient]
+    lacking = record | {"channels": record["channels"][:-1], "reasons": {"tmax": "not made"}}
+    fewer = dataclasses.replace(tensors, records=tensors.records | {patient: lacking})
+    settings = dataclasses.replace(analysis.settings, absent="flag")
+    flagged = dataclasses.replace(analysis, settings=settings)
+    parts, encoder = experiment.fold_encoder(flagged, fewer, task)
+    network = experiment.build_network(settings, task.arm, len(encoder.names)).eval()
+    model = explain.FusedModel(flagged, fewer, task, network, encoder, parts["train"])
+    assert torch.isnan(model.image(patient)[0, -1]).all()
+    found = explain.occlusion_map(model, patient)
+    assert np.isfinite(found).all() and np.abs(found).max() > 0
+    features = model.image_features(patient)
+    assert np.isfinite(model.logit(features, model.players([patient]))).all()
+
+
+def test_an_arm_of_what_is_measured_is_not_explained(analysis, tensors, task):
+    measured = dataclasses.replace(task.arm, measures=("vessels",))
+    with pytest.raises(InputError, match="arm 'daft' sees vessels, measured in the scans"):
+        explain.FusedModel.load(analysis, tensors, dataclasses.replace(task, what=measured))
 
 
 def test_shap_values_add_up_and_cover_each_variable_once(analysis, shap, model):

@@ -134,6 +134,12 @@ def test_mirrored_patients_give_the_same_tensor(folder, settings):
     for name, a, b in zip(channels, one, two, strict=True):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97, name
         assert np.corrcoef(a.ravel(), b[::-1].ravel())[0, 1] < 0.9, name
+    for view in settings.study.views:
+        left, right = cache.load(["sub-0001", "sub-0002"], ["cta", "ncct"], view=view).astype(float)
+        for a, b in zip(left, right, strict=True):
+            assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9, view
+        kept = [cache.records[p]["views"][view]["affine"] for p in ("sub-0001", "sub-0002")]
+        assert [np.linalg.det(np.array(a)[:3, :3]) > 0 for a in kept] == [True, False]
 
 
 def test_the_affine_leads_from_the_tensor_back_to_the_scan(folder, settings):
@@ -288,6 +294,17 @@ def test_absent_channels_are_nan_and_flagged_never_zero(folder, settings):
     tensors = cache.load(["sub-0001", "sub-0003"], channels, absent="nan")
     assert np.isnan(tensors[1, 0]).all() and not np.isnan(tensors[1, 1]).any()
     assert not np.isnan(tensors[0]).any()
+    assert cache.present(["sub-0003"], channels, "base").tolist() == [[False, True]]
+    view = cache.load(["sub-0003"], channels, view="base", absent="nan")
+    assert view.shape[2:] == settings.study.views["base"].shape
+    assert np.isnan(view[0, 0]).all() and not np.isnan(view[0, 1]).any()
+    assert cache.missing(["sub-0003"], ["cta"], "base") == {"sub-0003": "no cta scan"}
+    with pytest.raises(InputError, match="sub-0003: no channel 'cta' \\(no cta scan\\)"):
+        cache.load(["sub-0003"], ["cta"], view="base")
+    measured = cache.measures(["sub-0001", "sub-0003"], ["measured_vessel_share", "tmax6_ml"])
+    assert np.isfinite(measured[0]).all() and np.isnan(measured[1]).all()
+    with pytest.raises(InputError, match="'weight' is not measured in these scans"):
+        cache.measures(["sub-0001"], ["weight"])
     with pytest.raises(InputError, match="absent is 'zero'; allowed: refuse, nan"):
         cache.load(["sub-0001"], channels, absent="zero")
 

@@ -78,13 +78,14 @@ class ReaderNet(nn.Module):
 
 
 def read_settings(settings: Settings) -> Settings:
-    """The settings of the training loop for a reader."""
+    """The settings of the training loop for a reader, which has all its channels and is told of none."""
     return dataclasses.replace(
         settings,
         epochs_max=settings.reader_epochs,
         patience_epochs=settings.reader_epochs,
         base_filters=settings.reader_filters,
         batch_size=settings.reader_batch_size,
+        modality_dropout=0.0,
     )
 
 

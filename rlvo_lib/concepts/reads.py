@@ -84,13 +84,13 @@ class ReadCodes:
         Raises
         ------
         InputError
-            If the column is no concept, or has no such code.
+            If the column is no concept, has no such code, or the value is no number.
         """
         out = np.array(reads, dtype=float)
         for k in self.where(column):
             level = self.parts[k][1]
             if level is None:
-                number = float(value)
+                number = _number(column, value)
                 logged = self.dictionary[column].transform == "log1p"
                 out[:, k] = np.log1p(number) if logged else number
             else:
@@ -118,3 +118,10 @@ class ReadCodes:
         shares = np.clip(np.asarray(reads, dtype=float)[:, rows], 1e-6, None)
         levels = np.array([float(self.parts[k][1]) for k in rows])
         return shares @ levels / shares.sum(axis=1)
+
+
+def _number(column: str, value: str | float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"'{column}' is read as {value!r}; allowed: a number") from error

@@ -16,6 +16,7 @@ from rlvo_lib.experiment.fitting import (
     fold_cases,
     fold_encoder,
     load_network,
+    offset_model,
     run_task,
 )
 from rlvo_lib.experiment.running import (
@@ -30,6 +31,7 @@ from rlvo_lib.experiment.tasks import Task, fold_patients, plan, reader_tasks
 
 __all__ = [
     "PREDICTION_COLUMNS", "Task", "arm_cases", "arm_patients", "average_arms", "build_network", "explained_arm",
-    "fit_concepts", "fold_cases", "fold_encoder", "fold_patients", "histories", "ladder", "load_network", "plan",
-    "reader_tasks", "reading", "recalibrated", "run_arms", "run_task", "run_tasks", "single_source", "stack_arms",
+    "fit_concepts", "fold_cases", "fold_encoder", "fold_patients", "histories", "ladder", "load_network",
+    "offset_model", "plan", "reader_tasks", "reading", "recalibrated", "run_arms", "run_task", "run_tasks",
+    "single_source", "stack_arms",
 ]  # fmt: skip

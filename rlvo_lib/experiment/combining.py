@@ -9,6 +9,7 @@ from rlvo_lib import baselines
 from rlvo_lib.config import Arm
 from rlvo_lib.experiment.fitting import PREDICTION_COLUMNS
 
+#: Of a recalibration: nearly the prevalence for everybody, in the arm's own order.
 LEAST_SLOPE = 0.01
 KEYS = ["participant_id", "partition", "seed", "fold", "y_true"]
 
@@ -55,8 +56,8 @@ def recalibrated(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
     logit p' = a + b logit p, with a and b of an arm and seed fitted on its pooled out-of-fold
     predictions, and used for fold models and test set alike. It undoes what class weights, balanced
-    batches or a focal loss did to the probabilities; the test set plays no part. b is kept above 0: where
-    ranks are no better than chance out of fold, they are not turned round.
+    batches or a focal loss did to the probabilities; the test set plays no part. b is at least
+    `LEAST_SLOPE`: the outcomes that it is fitted on must not turn an arm's ranks around.
 
     Returns
     -------
@@ -68,15 +69,22 @@ def recalibrated(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
         logit = pd.Series(np.log(p / (1 - p)), part.index)
         held = part["partition"] == "out-of-fold"
         y = part.loc[held, "y_true"].to_numpy(float)
-        found = _rising(baselines.recalibration(y, logit[held].to_numpy()), y)
+        found = _rising(baselines.recalibration(y, logit[held].to_numpy()), y, logit[held])
         out.loc[part.index, "probability"] = 1 / (1 + np.exp(-found.apply(logit.to_numpy())))
         rows.append((arm, seed, found.intercept, found.slope, len(y), int(y.sum())))
     columns = ["arm", "seed", "intercept", "slope", "n", "events"]
     return out, pd.DataFrame(rows, columns=columns)
 
 
-def _rising(found: baselines.Recalibration, y: np.ndarray) -> baselines.Recalibration:
-    """The recalibration, or, where it would turn the ranks round, the prevalence with hardly a slope."""
-    if found.slope > LEAST_SLOPE:
+def _rising(
+    found: baselines.Recalibration, y: np.ndarray, logit: pd.Series
+) -> baselines.Recalibration:
+    """The recalibration, or that of the least slope where its own is smaller or negative."""
+    from scipy.optimize import brentq
+    from scipy.special import expit
+
+    if found.slope >= LEAST_SLOPE:
         return found
-    return baselines.Recalibration(float(np.log(y.mean() / (1 - y.mean()))), LEAST_SLOPE)
+    flat = LEAST_SLOPE * logit.to_numpy()
+    intercept = brentq(lambda a: expit(a + flat).mean() - y.mean(), -20.0, 20.0, xtol=1e-12)
+    return baselines.Recalibration(float(intercept), LEAST_SLOPE)

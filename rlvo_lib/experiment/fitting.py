@@ -274,29 +274,35 @@ def _add_offset(
     cases: dict[str, Cases],
 ) -> None:
     """The frozen logit of another arm, for training patients by models that did not see them."""
+    other = analysis.settings.study.arms[task.arm.offset]
+    measures = analysis.settings.study.measures_of(other.measures)
+    encoder, model, logits = offset_model(analysis, cache, task, parts)
+    n = len(parts["train"])
+    found = {"train": logits[:n], "inner": logits[n:]}
+    for name, part in cases.items():
+        if name not in found:
+            matrix = encoder.transform(_table(analysis, cache, parts[name], measures))
+            found[name] = model.logit(matrix)
+        part.offset = np.asarray(found[name], np.float32)
+
+
+def offset_model(
+    analysis: Analysis, cache: TensorCache | None, task: Task, parts: Parts
+) -> tuple[TabularEncoder, Any, np.ndarray]:
+    """Encoder and model of the offset's arm, and logits of train + inner by models that did not see them."""
     from rlvo_lib import baselines
 
-    other = analysis.settings.study.arms[task.arm.offset]
+    other, ids = analysis.settings.study.arms[task.arm.offset], parts["train"] + parts["inner"]
     encoder = _encoder(analysis, cache, other, parts)
-    matrices = {
-        name: encoder.transform(
-            _table(analysis, cache, ids, analysis.settings.study.measures_of(other.measures))
-        )
-        for name, ids in parts.items()
-        if ids
-    }
-    ids = parts["train"] + parts["inner"]
+    table = _table(analysis, cache, ids, analysis.settings.study.measures_of(other.measures))
     logits, model = baselines.cross_fitted_logit(
         other.kind,
-        np.concatenate([matrices["train"], matrices["inner"]]),
+        encoder.transform(table),
         analysis.y[ids].to_numpy(float),
         seed=task.seed,
         groups=_groups(analysis, ids),
     )
-    n = len(parts["train"])
-    found = {"train": logits[:n], "inner": logits[n:]}
-    for name, part in cases.items():
-        part.offset = np.asarray(found.get(name, model.logit(matrices[name])), np.float32)
+    return encoder, model, logits
 
 
 def _run_baseline(
@@ -310,7 +316,7 @@ def _run_baseline(
     ids = parts["train"] + parts["inner"]
     model = baselines.fit_baseline(
         "ridge_voxels" if voxels else task.arm.kind,
-        np.concatenate([x["train"][:], x["inner"][:]]),
+        np.concatenate([x[name][np.arange(len(x[name]))] for name in ("train", "inner")]),
         analysis.y[ids].to_numpy(float),
         seed=task.seed,
         groups=_groups(analysis, ids),
@@ -412,6 +418,8 @@ def _run_concepts(
 ) -> tuple[Parts, dict[str, np.ndarray]]:
     model, parts, guessed, clinical = fit_concepts(analysis, cache, task)
     if task.arm.fusion == "daft":
+        if clinical["train"] is None:
+            raise InputError(f"arm '{task.arm.name}': fusion daft needs predictors; it has none")
         return parts, _concept_daft(analysis, task, model, parts, guessed, clinical)
     scored = [part for part in SCORED if parts[part]]
     return parts, {part: model.predict(guessed[part], clinical[part]) for part in scored}

@@ -129,7 +129,14 @@ def in_shard(work: Sequence[Work], shard: tuple[int, int]) -> list[Work]:
     """The i-th of n parts of some work, done or not: every n-th task from the i-th on, in their order.
 
     Tasks that are built on the same readers count as one, so that no two shards train the same reader.
+
+    Raises
+    ------
+    InputError
+        For a shard that is none of 1 to n.
     """
+    if not 1 <= shard[0] <= shard[1]:
+        raise InputError(f"shard {shard[0]} of {shard[1]}; allowed: 1 to {max(1, shard[1])}")
     bundles: dict[object, list[Work]] = {}
     for item in work:
         task = item[2]
@@ -187,13 +194,15 @@ def reading(analysis: Analysis, cache: TensorCache | None, seed: int | None = No
     """How well each concept is read out of fold: the columns of `concepts.reading_quality`, and reader.
 
     Each training patient is read once, by the readers that did not see them; what was recorded is used
-    to judge only.
+    to judge only. Empty where no arm is built on concepts.
     """
     from rlvo_lib import concepts
 
     study = analysis.settings.study
     seed = analysis.seeds[0] if seed is None else seed
     names = [arm.name for arm in study.arms.values() if arm.kind == "concepts"]
+    if not names:
+        return pd.DataFrame(columns=[*concepts.quality.COLUMNS, "reader"])
     tasks = [t for t in plan(analysis, cache, names[:1]) if t.seed == seed]
     run_tasks(analysis, cache, [r for t in tasks for r in t.readers])
     reads = []

@@ -100,6 +100,7 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
     tasks = []
     for reader in study.readers.values():
         arm = Arm(reader.name, reader.name, "concepts", channels=(), measures=reader.measures)
+        augmentation.check_mirror(settings, arm)
         used = _used(analysis, cache, arm)
         what = {
             "reader": repr(reader),
@@ -112,7 +113,9 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
             "study": [study.channels[c] for c in reader.channels],
             "measures": study.measures_of(reader.measures),
             "validation": study.validation,
-            "settings": settings.subset(*TRAINING_SETTINGS, *READER_SETTINGS, "seed"),
+            "settings": settings.subset(
+                *TRAINING_SETTINGS, *READER_SETTINGS, "seed", "missing_indicators"
+            ),
             "code": storage.code_key(*CODE),
         }
         content = storage.key(what)
@@ -144,13 +147,14 @@ def _content(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> str:
         tuple(columns), allow_sensitivity=settings.allow_sensitivity_predictors
     )
     used = _used(analysis, cache, arm)
-    seen = [*columns, *(study.columns_of(study.arms[arm.offset]) if arm.offset else ())]
+    below = [study.arms[arm.offset]] if arm.offset else []  # whose logit the network starts from
+    seen = [*columns, *(column for other in below for column in study.columns_of(other))]
     if arm.kind == "concepts" or settings.auxiliary_weight:
         seen += list(study.concepts)
     sees_images = bool(arm.channels or arm.measures)
     what = {
         "kind": arm.kind, "fusion": arm.fusion, "offset": arm.offset, "channels": arm.channels,
-        "measures": study.measures_of(arm.measures),
+        "measures": [study.measures_of(one.measures) for one in (arm, *below)],
         "columns": [repr(analysis.dictionary[c]) for c in seen],
         "predictors": columns,
         "table": analysis.dataset.table.loc[used, list(dict.fromkeys(seen))].to_csv() if seen else "",
