@@ -222,6 +222,20 @@ def test_an_arm_of_measures_needs_something_that_was_measured(analysis, tensors)
     assert set(found["reason"]) == {"'measured_occlusion' is measured in nobody's scans"}
 
 
+def test_arms_of_arms_of_arms_are_asked_for_with_all_their_parts(analysis):
+    study = analysis.settings.study
+    arms = {
+        "one": study.arms["clinical_logistic"],
+        "two": Arm("two", "", "stack", of=("one",)),
+        "three": Arm("three", "", "mean", of=("two",)),
+        "four": study.arms["clinical_mlp"],
+    }
+    study = dataclasses.replace(study, arms=arms)
+    settings = dataclasses.replace(analysis.settings, study=study, arms=("three",))
+    table = experiment.ladder(dataclasses.replace(analysis, settings=settings), None)
+    assert table["runs"].tolist() == [True, True, True, False]
+
+
 def test_an_arm_without_both_outcomes_in_the_test_set_is_left_out(analysis, tensors):
     test = analysis.split.query("partition == 'test'")["participant_id"]
     events = [p for p in test if analysis.y[p] == 1]

@@ -158,6 +158,8 @@ def test_how_well_is_read_counts_each_training_patient_once(small, tensors, pred
     training = small.split.query("partition == 'train'")["participant_id"]
     recorded = small.dataset.table.loc[training, list(table.index)].notna().sum()
     assert table["n"].to_dict() == recorded.to_dict()
+    with pytest.raises(InputError, match="seed is 7; allowed: 0"):
+        experiment.reading(small, tensors, seed=7)
     study = dataclasses.replace(
         small.settings.study, arms={"x": small.settings.study.arms["clinical_mlp"]}
     )

@@ -74,6 +74,7 @@ class ConceptDaft(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> ConceptDaft(5, 20)(None, torch.zeros(2, 25)).shape
     torch.Size([2, 1])
     """

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlvo_lib import cohort
 from rlvo_lib.analysis import Analysis
-from rlvo_lib.config import Arm
+from rlvo_lib.config import Arm, Study
 from rlvo_lib.preprocess import TensorCache
 
 #: Arms made of others' predictions, without a task of their own.
@@ -82,11 +82,7 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     (patients), runs, reason.
     """
     study, rows, runs = analysis.settings.study, [], {}
-    asked = {
-        part
-        for name in analysis.settings.arms
-        for part in (name, *study.arms[name].of, study.arms[name].offset)
-    }
+    asked = set(_with_parts(study, analysis.settings.arms))
     for name, arm in study.arms.items():
         usable = arm_patients(analysis, cache, arm)
         used = set(usable["participant_id"][usable["used"]])
@@ -111,6 +107,14 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _with_parts(study: Study, names: tuple[str, ...]) -> list[str]:
+    """Some arms, and all that they are made of or start from."""
+    own = [
+        part for name in names for part in (*study.arms[name].of, study.arms[name].offset) if part
+    ]
+    return [*names, *(_with_parts(study, tuple(own)) if own else ())]
+
+
 def _why_not(analysis: Analysis, used: set[str]) -> str:
     """Why an arm with these patients cannot be trained and judged; empty if it can."""
     folds = range(1, analysis.settings.study.validation["folds"] + 1)
@@ -133,13 +137,17 @@ def _why_not(analysis: Analysis, used: set[str]) -> str:
 
 
 def explained_arm(analysis: Analysis, cache: TensorCache | None) -> str:
-    """The arm to explain: the study's, or the first network with predictors where that cannot run.
+    """The arm to explain: the study's, or the first network of predictors where that cannot run.
 
     Empty if no such network runs: there is nothing to explain.
     """
     study = analysis.settings.study
     runs = set(ladder(analysis, cache).query("runs")["arm"])
-    networks = [a.name for a in study.arms.values() if a.kind in NETWORKS and a.predictors]
+    networks = [
+        arm.name
+        for arm in study.arms.values()
+        if arm.kind in NETWORKS and arm.predictors and not arm.measures
+    ]
     for name in (study.explain_arm, *networks):
         if name in runs:
             return name

@@ -195,11 +195,18 @@ def reading(analysis: Analysis, cache: TensorCache | None, seed: int | None = No
 
     Each training patient is read once, by the readers that did not see them; what was recorded is used
     to judge only. Empty where no arm is built on concepts.
+
+    Raises
+    ------
+    InputError
+        For a seed that the run does not train with.
     """
     from rlvo_lib import concepts
 
     study = analysis.settings.study
     seed = analysis.seeds[0] if seed is None else seed
+    if seed not in analysis.seeds:
+        raise InputError(f"seed is {seed}; allowed: {', '.join(map(str, analysis.seeds))}")
     names = [arm.name for arm in study.arms.values() if arm.kind == "concepts"]
     if not names:
         return pd.DataFrame(columns=[*concepts.quality.COLUMNS, "reader"])
