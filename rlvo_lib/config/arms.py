@@ -75,6 +75,10 @@ def check_arms(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
             refuse(f"fusion of arm '{arm.name}'", arm.fusion, FUSIONS)
         if arm.kind == "concepts" and arm.fusion not in ("none", "daft"):
             refuse(f"fusion of arm '{arm.name}'", arm.fusion, ("none", "daft"))
+        if arm.kind == "concepts" and arm.fusion == "daft" and not arm.predictors:
+            refuse(f"predictors of arm '{arm.name}'", "", ("predictor sets, which DAFT needs",))
+        if arm.kind == "cnn" and not arm.channels:
+            refuse(f"channels of arm '{arm.name}'", "", study.channels)
         if arm.kind == "concepts" and not study.readers:
             refuse(f"kind of arm '{arm.name}'", arm.kind, ("a study with [readers]",))
         for names, known, what in (

@@ -110,6 +110,8 @@ class TensorCache:
             reason = record["reasons"].get(lacking[0], "not a channel of this study, or view")
             raise InputError(f"patient {participant_id}: no channel '{lacking[0]}' ({reason})")
         path = self.folder / record["key"] / f"{view or 'tensor'}.npy"
+        if not path.is_file():
+            raise InputError(f"patient {participant_id}: no view '{view}' (no scan shows the head)")
         tensor = np.load(path, mmap_mode="r")
         if not lacking:
             return tensor[[own.index(c) for c in channels]]

@@ -49,6 +49,12 @@ BESIDE_MM = 3.0  # from the carotid's wall
 SIPHON_OUT_MM, SIPHON_UP_MM = (4.0, 24.0), (-126.0, -104.0)
 
 
+def affected_side(task: Task, patient: Patient) -> str | None:
+    """The recorded side, or where that is unknown the one on which the graph found an occlusion."""
+    found = (patient.vessels or {}).get("occlusion_side")
+    return task.side or (found if found in ("left", "right") else None)
+
+
 def occlusion_place(task: Task, patient: Patient, end: str = "") -> np.ndarray | None:
     """Where the graph found the occlusion, (3,) head mm; None if not on the affected side.
 
@@ -67,7 +73,8 @@ def occlusion_place(task: Task, patient: Patient, end: str = "") -> np.ndarray |
 def measured(task: Task, patient: Patient) -> dict[str, float]:
     """`measured_` and each of `NAMES`: the value, NaN where there is none."""
     values = dict.fromkeys(NAMES, float("nan"))
-    scale, sign = patient.length_mm / patient.template_mm, outward(task.side)
+    side = affected_side(task, patient)
+    scale, sign = patient.length_mm / patient.template_mm, outward(side)
     if patient.vessels:
         values |= _of_vessels(task, patient)
         start = occlusion_place(task, patient)
@@ -85,7 +92,7 @@ def measured(task: Task, patient: Patient) -> dict[str, float]:
 
 
 def _of_vessels(task: Task, patient: Patient) -> dict[str, float]:
-    found, side = patient.vessels, task.side or "left"
+    found, side = patient.vessels, affected_side(task, patient) or "left"
     other = "left" if side == "right" else "right"
     both = (found["vessel_left_ml"] or 0.0) + (found["vessel_right_ml"] or 0.0)
     values = {

@@ -17,7 +17,7 @@ from rlvo_lib import images, perfusion, registration, vessels
 from rlvo_lib.config import Channel, InputError, View
 from rlvo_lib.preprocess import grid as grids
 from rlvo_lib.preprocess import quality
-from rlvo_lib.preprocess.measures import measured, occlusion_place
+from rlvo_lib.preprocess.measures import affected_side, measured, occlusion_place
 from rlvo_lib.preprocess.reading import Volume, check_same_grid, read_scan
 from rlvo_lib.preprocess.task import Task
 from rlvo_lib.registration import Alignment
@@ -356,8 +356,9 @@ def _view(view: View, task: Task, patient: Patient) -> tuple[np.ndarray, dict[st
     """One view (C, D, H, W) float16, of the channels whose scan is there, and what is recorded of it."""
     found = occlusion_place(task, patient)
     grid = grids.view_affine(
-        view, patient.alignment.affine, patient.length_mm / patient.template_mm, task.side,
-        flip_to=task.flip_to_side, occlusion=found,
+        view, patient.alignment.affine, patient.length_mm / patient.template_mm,
+        affected_side(task, patient),
+        flip_to=task.flip_to_side if task.side else "none", occlusion=found,
     )  # fmt: skip
     known = task.channels
     names = [name for name in view.channels if known[name].scan in patient.volumes]
