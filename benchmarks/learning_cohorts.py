@@ -166,7 +166,11 @@ def prepare(
     source = SOURCE.get(scenario, scenario)
     settings = load_settings("demo", cache=cache, out=cache / "learning" / "run", workers=workers,
                              gpu_processes=min(workers, 8))  # fmt: skip
-    code = storage.code_key(*PREPARING)
+    study = settings.study
+    seen = repr(
+        (study.channels, study.views, study.grid, settings.subset("grid_shape", "grid_spacing_mm"))
+    )
+    code = storage.key(storage.code_key(*PREPARING), seen)
     if data is None:
         name = f"{source}-{test + cohorts * COHORT}-{test}-{SEEDS[source]}-{code}"
         name += "" if images else "-tables"
@@ -174,7 +178,7 @@ def prepare(
     else:
         root = Path(data).resolve()
         name = f"{source}-{root.name}-{_content(root)}-{code}"
-    opened = settings.cache / "learning" / "opened" / name
+    opened = settings.cache / "learning" / "opened" / f"{name}-{cohorts}"
     with storage.lock(opened):
         if not (opened / ("tensors.json" if images else "cohort.csv")).exists():
             if data is None:
@@ -182,7 +186,7 @@ def prepare(
                 simulate.write_dataset(root, patients=test + cohorts * COHORT, seed=SEEDS[source],
                                        scenario=source, test=test, table_only=not images,
                                        workers=workers, label=source)  # fmt: skip
-            _open(root, opened, settings, images)
+            _open(root, opened, settings, source, cohorts if images else 0)
         if data is None and images and not keep_scans:
             _delete_scans(root)
     return _restore(root, opened, settings, source, images)
@@ -197,8 +201,11 @@ def _content(root: Path) -> str:
     return storage.key([storage.digest(root / n) for n in ("participants.tsv", "split.csv")])
 
 
-def _open(root: Path, opened: Path, settings: Settings, images: bool) -> None:
-    """Cohort frame, given split and keys of the tensors; the last file says that all is there."""
+def _open(root: Path, opened: Path, settings: Settings, source: str, cohorts: int) -> None:
+    """Cohort frame, given split and keys of the tensors; the last file says that all is there.
+
+    Tensors are made of the test part and of the first `cohorts` training cohorts.
+    """
     words = dictionary.load(settings.study.dictionary_path)
     data = dataset.load_dataset(root, settings.study, words)
     frame = cohort.build(data, settings.study, words)
@@ -210,8 +217,12 @@ def _open(root: Path, opened: Path, settings: Settings, images: bool) -> None:
         raise InputError(f"{root}: patient '{group.index[group.duplicated()][0]}' is there twice")
     storage.write_csv(opened / "split.csv", split.assign(fold=""))
     storage.write_csv(opened / "cohort.csv", frame)
-    if images:
-        tensors = preprocess.prepare(data, settings, sorted(eligible))
+    if cohorts:
+        part = split.set_index("participant_id")["partition"]
+        y = cohort.labels(frame, settings.study)
+        cut = carve(y[part.index[part == "train"]], seed=SEEDS[source])
+        wanted = [*part.index[part == "test"], *cut["participant_id"][cut["cohort"] <= cohorts]]
+        tensors = preprocess.prepare(data, settings, sorted(wanted))
         keys = {p: record["key"] for p, record in tensors.records.items()}
         storage.write_json(opened / "tensors.json", keys)
 

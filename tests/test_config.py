@@ -143,9 +143,9 @@ def test_the_softwares_columns_say_which_parameter_they_are(study):
         ),
         ('follow = "occlusion"', 'follow = "moon"', "follow of view 'clot' 'moon'"),
         ('follow = "occlusion"', 'follows = "occlusion"', "missing or unknown entry"),
-        ("shape = [40, 32, 28]", "shape = [40, 32]", "grid of view 'clot' '[40, 32] of 1.5 mm'"),
-        ("shape = [40, 32, 28]", "shape = [40, 32, 7]", "allowed: three whole numbers from 8"),
-        ("spacing_mm = 1.5", "spacing_mm = 0", "grid of view 'clot' '[40, 32, 28] of 0 mm'"),
+        ("shape = [32, 24, 20]", "shape = [32, 24]", "grid of view 'clot' '[32, 24] of 1.5 mm'"),
+        ("shape = [32, 24, 20]", "shape = [32, 24, 7]", "allowed: three whole numbers from 8"),
+        ("spacing_mm = 1.5", "spacing_mm = 0", "grid of view 'clot' '[32, 24, 20] of 0 mm'"),
         ("offset_mm = [10.0, 0.0, 2.0]", "offset_mm = [10.0]", "centre of view 'clot'"),
         (
             'space = "head"',
