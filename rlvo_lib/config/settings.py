@@ -79,9 +79,7 @@ class Settings:
     auxiliary_weight: float = (
         0.0  # of the image reads as extra targets of end-to-end networks; 0: off
     )
-    reader_epochs: int = (
-        30  # of the networks that read concepts off images; no early end, best kept
-    )
+    reader_epochs: int = 16  # of networks that read concepts off images; no early end, best kept
     reader_filters: int = 4
     reader_batch_size: int = 32  # reads are many numbers a patient: larger steps lose nothing
     precision: str = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU; or one of the two
