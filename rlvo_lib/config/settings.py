@@ -35,50 +35,36 @@ class Settings:
     # machine
     workers: int = 2  # processes of one thread each
     device: str = "auto"  # auto | cpu | cuda
-    gpu_processes: int = (
-        1  # tasks that share a GPU: small networks leave it idle, large ones fill it
-    )
+    gpu_processes: int = 1  # tasks that share a GPU: small networks leave it idle
     # model tensor
     grid_shape: tuple[int, int, int] = (32, 40, 32)  # voxels along x, y, z
     grid_spacing_mm: float = 3.0
-    template: str = (
-        ""  # a CT template (NIfTI, HU) that heads are registered to; empty: the package's
-    )
+    template: str = ""  # CT template (NIfTI, HU) for registration; empty: the package's
     # network
     training_seeds: tuple[int, ...] = (0,)
     encoder: str = "light"  # one of ENCODERS; light: the published network with a stride-2 stem
-    encoder_inputs: str = (
-        "stacked"  # stacked channels, or per-modality / shared: one encoder a scan
-    )
+    encoder_inputs: str = "stacked"  # or per-modality, shared: one encoder a scan
     base_filters: int = 4  # the DAFT papers' nf
-    fusion_location: int = (
-        3  # of FiLM and DAFT in the last block: 0 to 4; the published scripts use 3
-    )
+    fusion_location: int = 3  # of FiLM and DAFT in the last block, 0 to 4
     fusion_scale: bool = True  # whether alpha is learnt (else 1)
     fusion_shift: bool = True  # whether beta is learnt (else 0)
     fusion_activation: str = "linear"  # of alpha: linear (published), tanh or sigmoid
     fusion_identity_start: bool = False  # 1 + alpha: a deviation from the papers, labelled as one
     absent: str = "leave-out"  # a patient without a channel leaves the arm; or flag: is told of it
-    modality_dropout: float = (
-        0.0  # share of a patient's scans hidden in training; needs absent = flag
-    )
+    modality_dropout: float = 0.0  # share of scans hidden in training; needs absent = flag
     # its training
     epochs_max: int = 40  # a texture is found after some 20; where nothing is, patience ends it
     patience_epochs: int = 6  # stop after so many epochs without a better inner validation loss
-    batch_size: int = 16
+    batch_size: int = 16  # some 20 steps an epoch from 300 patients
     learning_rate: float = 3e-3  # AdamW, cosine decay to zero
     warmup_epochs: int = 1  # of linearly rising rate: the first steps of batch norm are rough
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-2  # of AdamW; not of biases and norms
     gradient_clip: float = 1.0  # norm of all gradients; 0: off
     weight_averaging: float = 0.0  # decay a step of a running mean of the weights; 0: off
     imbalance: str = "none"  # none keeps probabilities honest; weights, balanced (batches), focal
-    focal_gamma: float = 2.0
-    recalibrate: bool = (
-        False  # logistic recalibration on the out-of-fold predictions, per arm and seed
-    )
-    auxiliary_weight: float = (
-        0.0  # of the image reads as extra targets of end-to-end networks; 0: off
-    )
+    focal_gamma: float = 2.0  # as Lin et al. (2017)
+    recalibrate: bool = False  # logistic, on the out-of-fold predictions
+    auxiliary_weight: float = 0.0  # of image reads as extra targets; 0: off
     reader_epochs: int = 16  # of networks that read concepts off images; no early end, best kept
     reader_filters: int = 4
     reader_batch_size: int = 32  # reads are many numbers a patient: larger steps lose nothing
