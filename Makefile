@@ -87,7 +87,7 @@ learning: $(INSTALLED) ## what the arms learn from cohorts of 481 simulated pati
 	$(MAKE) learning-tables
 
 learning-tables: $(INSTALLED) ## the latest tables of the learning benchmark into docs/learning.md
-	latest=$$(ls -d studies/rlvo/learning/*/ | tail -1); \
+	latest=$$(dirname $$(ls studies/rlvo/learning/*/learning.csv | tail -1))/; \
 	sed -i.old "s#studies/rlvo/learning/[^/]*/#$$latest#" docs/learning.md
 	rm docs/learning.md.old
 	$(BIN)/python -m rlvo_lib.report page docs/learning.md

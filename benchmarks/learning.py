@@ -67,9 +67,10 @@ def results_folder(settings: Settings) -> Path:
     modules = sorted(
         p.stem for p in root.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     )
-    study = {n: repr(getattr(settings.study, n, None))
-             for n in ("arms", "channels", "predictors", "measures", "validation",
-                       "views", "readers", "grid")}  # fmt: skip
+    names = ("scans", "channels", "views", "grid", "flip_to_side", "side_codes", "criteria", "eligibility",
+             "predictors", "measures", "readers", "arms", "validation")  # fmt: skip
+    study = {name: repr(getattr(settings.study, name)) for name in names}
+    study["dictionary"] = storage.digest(settings.study.dictionary_path)
     code = storage.code_key(*(m for m in modules if m not in (*_AFTER, "__init__")))
     return settings.cache / "learning" / f"results-{storage.key(code, study, _given(settings))}"
 

@@ -167,9 +167,11 @@ def prepare(
     settings = load_settings("demo", cache=cache, out=cache / "learning" / "run", workers=workers,
                              gpu_processes=min(workers, 8))  # fmt: skip
     study = settings.study
-    seen = repr(
-        (study.channels, study.views, study.grid, settings.subset("grid_shape", "grid_spacing_mm"))
-    )
+    seen = repr([getattr(study, name) for name in (
+        "scans", "channels", "views", "grid", "flip_to_side", "side_column", "side_codes", "criteria",
+        "eligibility",
+    )] + [settings.subset("grid_shape", "grid_spacing_mm", "template"),
+          storage.digest(study.dictionary_path)])  # fmt: skip
     code = storage.key(storage.code_key(*PREPARING), seen)
     if data is None:
         name = f"{source}-{test + cohorts * COHORT}-{test}-{SEEDS[source]}-{code}"

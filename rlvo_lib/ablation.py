@@ -133,10 +133,12 @@ def _seeing(base: Arm, channels: tuple[str, ...], predictors: tuple[str, ...]) -
     """The arm with other inputs: without table no fusion, without images a network of the table."""
     if not channels:
         return dataclasses.replace(
-            base, kind="mlp", fusion="none", channels=(), predictors=predictors
+            base, kind="mlp", fusion="none", channels=(), predictors=predictors, offset=""
         )
-    fusion = base.fusion if predictors else "none"
-    return dataclasses.replace(base, channels=channels, predictors=predictors, fusion=fusion)
+    fusion, offset = (base.fusion, base.offset) if predictors else ("none", "")
+    return dataclasses.replace(
+        base, channels=channels, predictors=predictors, fusion=fusion, offset=offset
+    )
 
 
 def _fusions(analysis: Analysis, base: Arm) -> list[Variant]:

@@ -122,14 +122,14 @@ def test_the_softwares_columns_say_which_parameter_they_are(study):
             "view of reader 'siphon' 'roof' is not defined; allowed: clot",
         ),
         (
-            'channels = ["cta"]\nmeasures',
-            'channels = ["tmax"]\nmeasures',
+            'channels = ["cta"]\nconcepts',
+            'channels = ["tmax"]\nconcepts',
             "channel of reader 'occlusion' 'tmax' is not defined; allowed: ncct, cta, vessels",
         ),
         (
             'measures = ["density"]',
             'measures = ["weight"]',
-            "set of measures of reader 'siphon' 'weight' is not defined; allowed: occlusion, density",
+            "set of measures of reader 'clot' 'weight' is not defined; allowed: occlusion, density",
         ),
         (
             'concepts = ["siphon_calc"]',

@@ -79,6 +79,21 @@ def check_arms(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
             refuse(f"predictors of arm '{arm.name}'", "", ("predictor sets, which DAFT needs",))
         if arm.kind == "cnn" and not arm.channels:
             refuse(f"channels of arm '{arm.name}'", "", study.channels)
+        tables = bool(arm.predictors or arm.measures)
+        if arm.kind == "cnn" and tables != (arm.fusion != "none"):
+            refuse(
+                f"fusion of arm '{arm.name}'",
+                arm.fusion,
+                ("none without a table, another with one",),
+            )
+        if arm.kind in ("logistic", "boosting", "mlp") and not tables:
+            refuse(f"predictors of arm '{arm.name}'", "", study.predictors)
+        if arm.kind == "ridge" and not arm.channels:
+            refuse(f"channels of arm '{arm.name}'", "", study.channels)
+        if arm.kind in ("mean", "stack") and not arm.of:
+            refuse(f"of of arm '{arm.name}'", "", seen)
+        if arm.offset and arm.kind != "cnn":
+            refuse(f"offset of arm '{arm.name}'", arm.offset, ("none: only a cnn has one",))
         if arm.kind == "concepts" and not study.readers:
             refuse(f"kind of arm '{arm.name}'", arm.kind, ("a study with [readers]",))
         for names, known, what in (

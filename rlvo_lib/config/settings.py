@@ -259,6 +259,19 @@ def _check_settings(settings: Settings) -> None:
             "setting 'modality_dropout' needs 'absent' to be 'flag': a network that is not told which "
             "scan is absent would take its mean for the scan"
         )
+    if settings.auxiliary_weight and not settings.study.readers:
+        raise InputError(
+            f"setting 'auxiliary_weight' is {settings.auxiliary_weight}; allowed: 0 for study "
+            f"'{settings.study.name}', which names no reads"
+        )
+    if not (settings.fusion_scale or settings.fusion_shift):
+        raise InputError(
+            "settings 'fusion_scale' and 'fusion_shift' are both False; allowed: one of them True"
+        )
+    if settings.fusion_identity_start and settings.fusion_activation == "sigmoid":
+        raise InputError(
+            "setting 'fusion_identity_start' with 'fusion_activation' 'sigmoid'; allowed: linear, tanh"
+        )
     for name in settings.arms:
         if name not in settings.study.arms:
             raise InputError(

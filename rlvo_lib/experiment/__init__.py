@@ -4,17 +4,15 @@ A task fits one arm, or one reader of images, on one fold's training part and sc
 of the fold (``out-of-fold``) and the test set. It runs in a process of one thread, so its bytes do not
 depend on how many run beside it, and is kept under the content of all that went in: a run that was
 interrupted, or is repeated, continues with what is finished. `arms` who can take part, `tasks` what is
-to be done, `fitting` how one is done, `combining` arms made of others, `running` all of it.
+to be done, `cases` the arrays, `fitting` how one is done, `combining` arms made of others, `running` all of it.
 """
 
 from rlvo_lib.experiment.arms import arm_patients, explained_arm, ladder
+from rlvo_lib.experiment.cases import arm_cases, fold_cases, fold_encoder
 from rlvo_lib.experiment.combining import average_arms, recalibrated, stack_arms
 from rlvo_lib.experiment.fitting import (
-    arm_cases,
     build_network,
     fit_concepts,
-    fold_cases,
-    fold_encoder,
     load_network,
     offset_model,
     run_task,

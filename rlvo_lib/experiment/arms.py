@@ -41,6 +41,8 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
         missing = _without_any(cache, eligible, arm)
     else:
         missing = {}
+        if arm.kind == "concepts" and (reason := _unreadable(analysis, cache)):
+            missing = dict.fromkeys(eligible, reason)
         for view, channels in needs:
             missing = cache.missing(eligible, channels, view) | missing
         if arm.measures:
@@ -48,6 +50,19 @@ def arm_patients(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> pd.
     frame = pd.DataFrame({"participant_id": eligible})
     frame["reason"] = [missing.get(participant, "") for participant in eligible]
     return frame.assign(used=frame["reason"] == "")
+
+
+def _unreadable(analysis: Analysis, cache: TensorCache) -> str:
+    """Why the readers cannot learn what they are to read; empty if they can."""
+    table, study = analysis.dataset.table, analysis.settings.study
+    for reader in study.readers.values():
+        for concept in reader.concepts:
+            if concept not in table or table[concept].isna().all():
+                return f"concept '{concept}' is recorded in nobody"
+        for name in study.measures_of(reader.measures):
+            if name not in cache.table:
+                return f"'{name}' is measured in nobody's scans"
+    return ""
 
 
 def _without_measures(
@@ -63,9 +78,14 @@ def _without_measures(
 
 
 def _without_any(cache: TensorCache, eligible: list[str], arm: Arm) -> dict[str, str]:
-    """The patients who have none of an arm's channels."""
+    """The patients who have none of an arm's channels; all, where one is nobody's."""
     lacking = cache.missing(eligible, arm.channels)
-    some = dict(zip(eligible, cache.present(eligible, arm.channels).any(axis=1), strict=True))
+    present = cache.present(eligible, arm.channels)
+    for name in [
+        c for c, known in zip(arm.channels, present.any(axis=0), strict=True) if not known
+    ]:
+        return dict.fromkeys(eligible, f"nobody has channel '{name}'")
+    some = dict(zip(eligible, present.any(axis=1), strict=True))
     return {p: reason for p, reason in lacking.items() if not some[p]}
 
 
@@ -81,11 +101,14 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
     DataFrame with arm, label, kind, fusion, channels and predictors (numbers of), n, events, left_out
     (patients), runs, reason.
     """
-    study, rows, runs = analysis.settings.study, [], {}
+    study, rows, runs, has = analysis.settings.study, [], {}, {}
     asked = set(_with_parts(study, analysis.settings.arms))
     for name, arm in study.arms.items():
         usable = arm_patients(analysis, cache, arm)
         used = set(usable["participant_id"][usable["used"]])
+        if arm.kind in COMBINED:
+            used = set.intersection(*(has[part] for part in arm.of))
+        has[name] = used
         if (asked and name not in asked) or (arm.on_request and name not in asked):
             reason = "not asked for"
         elif arm.kind in COMBINED:

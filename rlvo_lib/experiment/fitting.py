@@ -10,7 +10,14 @@ import pandas as pd
 from rlvo_lib import storage
 from rlvo_lib.analysis import Analysis
 from rlvo_lib.config import Arm, InputError, Reader, Settings
-from rlvo_lib.experiment.arms import NETWORKS
+from rlvo_lib.experiment.cases import (
+    Parts,
+    content_groups,
+    fitted_encoder,
+    fold_cases,
+    fold_encoder,
+    measured_table,
+)
 from rlvo_lib.experiment.tasks import TRAINING_SETTINGS, Task, fold_patients
 from rlvo_lib.preprocess import TensorCache
 
@@ -22,108 +29,6 @@ if TYPE_CHECKING:
 
 PREDICTION_COLUMNS = ["participant_id", "partition", "arm", "seed", "fold", "y_true", "probability"]
 SCORED = {"held_out": "out-of-fold", "test": "test"}
-Parts = dict[str, list[str]]
-
-
-# ------------------------------------------------------------------------------ patients as arrays
-
-
-def fold_encoder(
-    analysis: Analysis, cache: TensorCache | None, task: Task
-) -> tuple[Parts, TabularEncoder | None]:
-    """The fold's patients that an arm can use, by part, and its tabular encoder, fitted."""
-    parts = fold_patients(analysis, cache, task)
-    return parts, _encoder(analysis, cache, task.arm, parts)
-
-
-def _encoder(
-    analysis: Analysis, cache: TensorCache | None, arm: Arm, parts: Parts
-) -> TabularEncoder | None:
-    """Encoder of an arm's predictors and measures, fitted on the fold's training part."""
-    from rlvo_lib.tabular import TabularEncoder
-
-    study = analysis.settings.study
-    columns, measures = study.columns_of(arm), study.measures_of(arm.measures)
-    if not columns and not measures:
-        return None
-    encoder = TabularEncoder(
-        columns,
-        analysis.dictionary,
-        measures=_measured_columns(measures),
-        allow_sensitivity=analysis.settings.allow_sensitivity_predictors,
-        indicators=analysis.settings.missing_indicators,
-    )
-    # Networks stop on the inner part, so their scales must not see it; baselines have no such part.
-    fitted_on = parts["train"] + ([] if arm.kind in NETWORKS else parts["inner"])
-    return encoder.fit(_table(analysis, cache, fitted_on, measures))
-
-
-def _table(
-    analysis: Analysis, cache: TensorCache | None, ids: list[str], measures: tuple[str, ...]
-) -> pd.DataFrame:
-    """The dataset's table of some patients, with what was measured in their scans beside it."""
-    table = analysis.dataset.table.loc[ids]
-    if not measures:
-        return table
-    values = cache.measures(ids, measures)
-    return table.join(
-        pd.DataFrame(values, index=table.index, columns=list(_measured_columns(measures)))
-    )
-
-
-def _measured_columns(measures: tuple[str, ...]) -> tuple[str, ...]:
-    """What was measured, by names that no column of the table has."""
-    return tuple(f"scan:{name.removeprefix('measured_')}" for name in measures)
-
-
-def fold_cases(
-    analysis: Analysis, cache: TensorCache | None, task: Task
-) -> tuple[Parts, dict[str, Cases]]:
-    """The fold's patients that an arm can use, and their cases, by part."""
-    parts, encoder = fold_encoder(analysis, cache, task)
-    return parts, arm_cases(analysis, cache, task.arm, parts, encoder)
-
-
-def arm_cases(
-    analysis: Analysis,
-    cache: TensorCache | None,
-    arm: Arm,
-    parts: Parts,
-    encoder: TabularEncoder | None,
-) -> dict[str, Cases]:
-    """The cases of each part, with auxiliary targets of training patients where they are asked for."""
-    from rlvo_lib.training import Cases
-
-    settings, cases = analysis.settings, {}
-    measures = settings.study.measures_of(arm.measures)
-    absent = "nan" if settings.absent == "flag" and arm.kind == "cnn" else "refuse"
-    for name, ids in parts.items():
-        if not ids:  # a design without a test set
-            continue
-        table = _table(analysis, cache, ids, measures)
-        extra = None
-        if arm.kind == "cnn" and settings.auxiliary_weight and name in ("train", "inner"):
-            extra = _auxiliary(analysis, ids)
-        cases[name] = Cases(
-            image=cache.images(ids, arm.channels, absent=absent) if arm.channels else None,
-            tabular=encoder.transform(table) if encoder else None,
-            y=analysis.y[ids].to_numpy(float),
-            extra=extra,
-        )
-    return cases
-
-
-def _auxiliary(analysis: Analysis, ids: list[str]) -> np.ndarray:
-    """What people read off the scans of training patients (N, K): extra supervision."""
-    from rlvo_lib.concepts import ReadCodes
-
-    codes = ReadCodes(tuple(analysis.settings.study.concepts), analysis.dictionary)
-    return codes.of_table(analysis.dataset.table.loc[ids])
-
-
-def _groups(analysis: Analysis, ids: list[str]) -> np.ndarray:
-    """The content group of each patient: those of one group stay on one side of any split."""
-    return analysis.units[ids].to_numpy()
 
 
 # ------------------------------------------------------------------------------------- networks
@@ -281,7 +186,7 @@ def _add_offset(
     found = {"train": logits[:n], "inner": logits[n:]}
     for name, part in cases.items():
         if name not in found:
-            matrix = encoder.transform(_table(analysis, cache, parts[name], measures))
+            matrix = encoder.transform(measured_table(analysis, cache, parts[name], measures))
             found[name] = model.logit(matrix)
         part.offset = np.asarray(found[name], np.float32)
 
@@ -293,14 +198,16 @@ def offset_model(
     from rlvo_lib import baselines
 
     other, ids = analysis.settings.study.arms[task.arm.offset], parts["train"] + parts["inner"]
-    encoder = _encoder(analysis, cache, other, parts)
-    table = _table(analysis, cache, ids, analysis.settings.study.measures_of(other.measures))
+    encoder = fitted_encoder(analysis, cache, other, parts)
+    table = measured_table(
+        analysis, cache, ids, analysis.settings.study.measures_of(other.measures)
+    )
     logits, model = baselines.cross_fitted_logit(
         other.kind,
         encoder.transform(table),
         analysis.y[ids].to_numpy(float),
         seed=task.seed,
-        groups=_groups(analysis, ids),
+        groups=content_groups(analysis, ids),
     )
     return encoder, model, logits
 
@@ -314,12 +221,16 @@ def _run_baseline(
     voxels = task.arm.kind == "ridge"
     x = {name: part.image if voxels else part.tabular for name, part in cases.items()}
     ids = parts["train"] + parts["inner"]
+    if voxels:  # a patient at a time where they do not fit in memory
+        known = cache.images(ids, task.arm.channels)
+    else:
+        known = np.concatenate([x["train"], x["inner"]])
     model = baselines.fit_baseline(
         "ridge_voxels" if voxels else task.arm.kind,
-        np.concatenate([x[name][np.arange(len(x[name]))] for name in ("train", "inner")]),
+        known,
         analysis.y[ids].to_numpy(float),
         seed=task.seed,
-        groups=_groups(analysis, ids),
+        groups=content_groups(analysis, ids),
     )
     scored = [part for part in SCORED if part in cases]
     return parts, {part: model.predict_proba(x[part])[:, 1] for part in scored}
@@ -338,12 +249,12 @@ def _run_reader(analysis: Analysis, cache: TensorCache | None, task: Task) -> No
     codes = concepts.ReadCodes(reader.concepts, analysis.dictionary)
     parts = fold_patients(analysis, cache, task)
     arm = Arm(reader.name, reader.name, "mlp", measures=reader.measures)  # scales: training part
-    encoder = _encoder(analysis, cache, arm, parts)
+    encoder = fitted_encoder(analysis, cache, arm, parts)
     cases = {}
     for name, ids in parts.items():
         if not ids:
             continue
-        table = _table(analysis, cache, ids, study.measures_of(reader.measures))
+        table = measured_table(analysis, cache, ids, study.measures_of(reader.measures))
         cases[name] = Cases(
             image=cache.images(ids, reader.channels, view=reader.view),
             tabular=encoder.transform(table) if encoder else None,
@@ -397,7 +308,9 @@ def fit_concepts(analysis: Analysis, cache: TensorCache | None, task: Task):
     codes, reads = reads_of(analysis, task)
     measures = analysis.settings.study.measures_of(task.arm.measures)
     clinical = {
-        name: encoder.transform(_table(analysis, cache, ids, measures)) if encoder and ids else None
+        name: encoder.transform(measured_table(analysis, cache, ids, measures))
+        if encoder and ids
+        else None
         for name, ids in parts.items()
     }
     guessed = {name: reads.loc[ids].to_numpy(float) for name, ids in parts.items()}
@@ -408,7 +321,7 @@ def fit_concepts(analysis: Analysis, cache: TensorCache | None, task: Task):
         np.concatenate([guessed["train"], guessed["inner"]]),
         np.concatenate([clinical["train"], clinical["inner"]]) if encoder else None,
         analysis.y[ids].to_numpy(float),
-        _groups(analysis, ids),
+        content_groups(analysis, ids),
     )
     return model, parts, guessed, clinical
 

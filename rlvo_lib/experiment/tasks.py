@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rlvo_lib import augmentation, storage
 from rlvo_lib.analysis import Analysis
-from rlvo_lib.config import Arm, InputError, Reader
-from rlvo_lib.experiment.arms import COMBINED, arm_patients
+from rlvo_lib.config import Arm, InputError, Reader, Settings
+from rlvo_lib.experiment.arms import COMBINED, NETWORKS, arm_patients
 from rlvo_lib.preprocess import TensorCache
 
 #: What a trained network depends on, beside its data.
@@ -99,7 +99,8 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
     settings, study = analysis.settings, analysis.settings.study
     tasks = []
     for reader in study.readers.values():
-        arm = Arm(reader.name, reader.name, "concepts", channels=(), measures=reader.measures)
+        analysis.dictionary.refuse_leakage(reader.concepts)
+        arm = Arm(reader.name, reader.name, "concepts")
         augmentation.check_mirror(settings, arm)
         used = _used(analysis, cache, arm)
         what = {
@@ -107,7 +108,9 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
             "columns": [repr(analysis.dictionary[c]) for c in reader.concepts],
             "table": analysis.dataset.table.loc[used, list(reader.concepts)].to_csv(),
             "split": analysis.split.to_csv(),
-            "outcome": analysis.y[used].to_csv(),  # by which the inner part is stratified
+            "used": used,
+            "inner": _inner(analysis),
+            "measured": _measured(cache, used, study.measures_of(reader.measures)),
             "images": cache.table.loc[used, "key"].to_list() if cache else [],
             "view": repr(study.views.get(reader.view)),
             "study": [study.channels[c] for c in reader.channels],
@@ -116,6 +119,7 @@ def reader_tasks(analysis: Analysis, cache: TensorCache | None) -> list[Task]:
             "settings": settings.subset(
                 *TRAINING_SETTINGS, *READER_SETTINGS, "seed", "missing_indicators"
             ),
+            "runs_on": _runs_on(settings),
             "code": storage.code_key(*CODE),
         }
         content = storage.key(what)
@@ -134,6 +138,23 @@ def _rounds(analysis: Analysis) -> list[tuple[int, int]]:
     return [(seed, fold) for seed in analysis.seeds for fold in folds]
 
 
+def _inner(analysis: Analysis) -> list[str]:
+    """What the inner part is drawn by: outcomes and content groups of all eligible patients."""
+    return [analysis.y.to_csv(), analysis.units.to_csv()]
+
+
+def _measured(cache: TensorCache | None, used: list[str], names: tuple[str, ...]) -> list:
+    """What was measured in the scans, as it is now in the table."""
+    return cache.measures(used, names).tolist() if cache and used else []
+
+
+def _runs_on(settings: Settings) -> str:
+    """The kind of machine: networks of a GPU, in bfloat16, are not those of a CPU."""
+    from rlvo_lib.training import pick_device
+
+    return pick_device(settings.device).type
+
+
 def _used(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> list[str]:
     usable = arm_patients(analysis, cache, arm)
     return list(usable["participant_id"][usable["used"]])
@@ -150,6 +171,7 @@ def _content(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> str:
     below = [study.arms[arm.offset]] if arm.offset else []  # whose logit the network starts from
     seen = [*columns, *(column for other in below for column in study.columns_of(other))]
     if arm.kind == "concepts" or settings.auxiliary_weight:
+        analysis.dictionary.refuse_leakage(tuple(study.concepts))
         seen += list(study.concepts)
     sees_images = bool(arm.channels or arm.measures)
     what = {
@@ -158,12 +180,14 @@ def _content(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> str:
         "columns": [repr(analysis.dictionary[c]) for c in seen],
         "predictors": columns,
         "table": analysis.dataset.table.loc[used, list(dict.fromkeys(seen))].to_csv() if seen else "",
-        "outcome": analysis.y[used].to_csv(),
+        "used": used,
+        "inner": _inner(analysis),
         "split": analysis.split.to_csv(),
         "images": cache.table.loc[used, "key"].to_list() if sees_images else [],
         "study": [study.channels[c] for c in arm.channels],
         "validation": study.validation,
         "settings": settings.subset(*TRAINING_SETTINGS, "seed", "missing_indicators"),
+        "runs_on": _runs_on(settings) if arm.kind in (*NETWORKS, "concepts") else "",
         "code": storage.code_key(*CODE),
     }  # fmt: skip
     return storage.key(what)

@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,9 @@ class TensorCache:
             own = self._channels(record, view)
             absent = [c for c in channels if c not in own]
             if absent:
-                reasons[participant_id] = record["reasons"].get(absent[0], f"no view '{view}'")
+                known = record["views"].get(view, {}).get("reasons", {}) if view else {}
+                why = {**record["reasons"], **known}.get(absent[0], f"no view '{view}'")
+                reasons[participant_id] = why
         return reasons
 
     def _record(self, participant_id: str) -> dict[str, Any]:
@@ -205,15 +208,19 @@ class TensorStack:
     def _load(self, ids: list[str]) -> np.ndarray:
         return self.cache.load(ids, self.channels, view=self.view, absent=self.absent)
 
+    @cached_property
+    def _one(self) -> np.ndarray:
+        return self._load(self.participants[:1])
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, D, H, W)."""
-        return (len(self), *self._load(self.participants[:1]).shape[1:])
+        return (len(self), *self._one.shape[1:])
 
     @property
     def nbytes(self) -> int:
         """Bytes that all of it would fill in memory."""
-        return len(self) * self._load(self.participants[:1]).nbytes
+        return len(self) * self._one.nbytes
 
 
 def prepare(

@@ -92,7 +92,9 @@ def measured(task: Task, patient: Patient) -> dict[str, float]:
 
 
 def _of_vessels(task: Task, patient: Patient) -> dict[str, float]:
-    found, side = patient.vessels, affected_side(task, patient) or "left"
+    found, side = patient.vessels, affected_side(task, patient)
+    if side is None:
+        return {}
     other = "left" if side == "right" else "right"
     both = (found["vessel_left_ml"] or 0.0) + (found["vessel_right_ml"] or 0.0)
     values = {
@@ -157,8 +159,10 @@ def _siphon_calcium(patient: Patient, side: str) -> float:
     world = points.loc[siphon, ["x", "y", "z"]].to_numpy(float)
     back = np.linalg.inv(affine)
     at = world @ back[:3, :3].T + back[:3, 3]
-    low = np.clip(np.floor(at.min(0) - 4), 0, np.array(array.shape) - 1).astype(int)
-    high = np.clip(np.ceil(at.max(0) + 5), low + 1, array.shape).astype(int)
+    reach = points.loc[siphon, "radius_mm"].max() + BESIDE_MM
+    reach = reach / images.voxel_sizes(affine) + 1
+    low = np.clip(np.floor(at.min(0) - reach), 0, np.array(array.shape) - 1).astype(int)
+    high = np.clip(np.ceil(at.max(0) + reach) + 1, low + 1, array.shape).astype(int)
     part = np.asarray(array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
     dense = np.argwhere(part > CALCIUM_HU) + low
     if not len(dense):

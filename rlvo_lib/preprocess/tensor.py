@@ -358,17 +358,22 @@ def _view(view: View, task: Task, patient: Patient) -> tuple[np.ndarray, dict[st
     grid = grids.view_affine(
         view, patient.alignment.affine, patient.length_mm / patient.template_mm,
         affected_side(task, patient),
-        flip_to=task.flip_to_side if task.side else "none", occlusion=found,
+        flip_to=task.flip_to_side, occlusion=found,
     )  # fmt: skip
-    known = task.channels
-    names = [name for name in view.channels if known[name].scan in patient.volumes]
-    made = np.empty((len(names), *view.shape), np.float16)
-    for k, name in enumerate(names):
-        source = patient.volumes[known[name].scan]
-        inside = _inside(known[name], source, grid, view.shape, patient)
-        made[k] = _channel(known[name], source, grid, view.shape, patient, inside)
+    reasons, filled = _absent(task, patient), {}
+    reasons = {name: why for name, why in reasons.items() if name in view.channels}
+    for name in [name for name in view.channels if name not in reasons]:
+        channel = task.channels[name]
+        source = patient.volumes[channel.scan]
+        inside = _inside(channel, source, grid, view.shape, patient)
+        if inside.mean() < LEAST_COVERAGE:
+            reasons[name] = f"{channel.scan} scan covers under {LEAST_COVERAGE:.0%} of the view"
+            continue
+        filled[name] = _channel(channel, source, grid, view.shape, patient, inside)
+    made = np.stack([*filled.values()]) if filled else np.empty((0, *view.shape), np.float16)
     followed = view.follow == "occlusion" and found is not None
-    return made, {"channels": names, "affine": grid.tolist(), "followed": followed}
+    record = {"channels": list(filled), "reasons": reasons, "affine": grid.tolist()}
+    return made, record | {"followed": followed}
 
 
 # ---------------------------------------------------------------------------------------------- perfusion

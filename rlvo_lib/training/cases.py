@@ -136,6 +136,10 @@ def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings:
             f"a network of {model.head.out_features} outputs for {train.extra.shape[1]} auxiliary "
             f"targets; allowed: {expected}"
         )
+    if train.y is None and np.isnan(inner.extra).all():
+        raise InputError(
+            "no auxiliary target is known in the inner part; allowed: one at least, to keep the best epoch by"
+        )
     for column in np.flatnonzero(np.isnan(train.extra).all(0)):
         raise InputError(
             f"auxiliary target {column} is missing in all {len(train)} training patients; allowed: a "
