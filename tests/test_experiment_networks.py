@@ -29,7 +29,12 @@ def _without(tensors, patient, channel):
     """The tensors with one patient's last channel said to be absent."""
     record = tensors.records[patient]
     assert record["channels"][-1] == channel
+    views = {
+        name: view | {"channels": [c for c in view["channels"] if c != channel]}
+        for name, view in record["views"].items()
+    }
     lacking = record | {"channels": record["channels"][:-1], "reasons": {channel: "not made"}}
+    lacking["views"] = views
     return dataclasses.replace(tensors, records=tensors.records | {patient: lacking})
 
 

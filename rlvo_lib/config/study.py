@@ -104,6 +104,7 @@ class Study:
     consistency: tuple[Consistency, ...]
     ordered: tuple[tuple[str, ...], ...]  # columns that must not decrease from one to the next
     predictors: dict[str, tuple[str, ...]]
+    optional_predictors: tuple[str, ...]  # sets that a dataset may lack
     measures: dict[str, tuple[str, ...]]  # sets of columns of the tensors' table
     readers: dict[str, Reader]
     scans: dict[str, Scan]
@@ -260,6 +261,7 @@ def read_study(path: Path) -> Study:
             consistency=tuple(_parse_consistency(rule) for rule in raw.get("consistency", [])),
             ordered=tuple(tuple(columns) for columns in raw.get("ordered", [])),
             predictors={name: tuple(columns) for name, columns in raw["predictors"].items()},
+            optional_predictors=tuple(raw.get("optional_predictors", ())),
             measures={name: tuple(columns) for name, columns in raw.get("measures", {}).items()},
             readers=read_readers(raw),
             scans=read_scans(raw),
@@ -374,6 +376,9 @@ def _check_study(study: Study, where: str) -> None:
         refuse("background of maps", study.explain_background, study.scans)
     check_arms(study, refuse)
     check_readers(study, refuse)
+    for name in study.optional_predictors:
+        if name not in study.predictors:
+            refuse("set of optional_predictors", name, study.predictors)
     for pair in study.comparisons:
         for name in pair:
             if name not in study.arms:

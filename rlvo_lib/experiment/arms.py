@@ -115,7 +115,8 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
             lacking = [part for part in arm.of if not runs[part]]
             reason = f"arm {', '.join(lacking)} does not run" if lacking else ""
         else:
-            reason = _why_not(analysis, used)
+            absent = [c for c in study.columns_of(arm) if c not in analysis.dataset.table]
+            reason = f"column '{absent[0]}' is missing" if absent else _why_not(analysis, used)
             left_out = usable.loc[~usable["used"], "reason"]
             if reason and len(left_out):
                 reason += f" ({left_out.mode()[0]})"

@@ -39,7 +39,13 @@ def identifier_faults(ids: pd.Series) -> Iterator[Fault]:
 def column_faults(raw: pd.DataFrame, study: Study, words: Dictionary) -> Iterator[Fault]:
     """Columns that are missing, or that the dictionary does not know."""
     predictors = [column for group in study.predictors.values() for column in group]
-    needed = {column for arm in study.arms.values() for column in study.columns_of(arm)}
+    needed = {
+        column
+        for arm in study.arms.values()
+        for name in arm.predictors
+        if name not in study.optional_predictors
+        for column in study.predictors[name]
+    }
     for column in needed_columns(study):
         if column not in raw:
             yield Fault(
