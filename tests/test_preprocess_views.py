@@ -26,7 +26,9 @@ START, END = np.array([28.0, 19.0, -96.0]), np.array([38.0, 19.0, -96.0])
 
 def _task(side, flip="left"):
     study = load_settings("smoke").study
-    return SimpleNamespace(side=side, flip_to_side=flip, channels=study.channels)
+    return SimpleNamespace(
+        side=side, flip_to_side=flip, channels=study.channels, excluded={}, grid=study.grid
+    )
 
 
 def _patient(side, found=True, scale=1.0):
