@@ -111,6 +111,15 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         report.save_figure(tmp_path, "A b", real, data="real")
 
 
+def test_a_figure_of_scans_is_written_as_png_alone(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "scans.svg").write_text("of an earlier run")
+    figure = figures.canvas(3, 2)
+    figure.subplots().imshow(np.zeros((4, 4)))
+    assert report.save_figure(tmp_path, "scans", figure, data="simulated").exists()
+    assert not (tmp_path / "figures" / "scans.svg").exists()
+
+
 def test_a_saved_figure_is_stamped(tmp_path):
     figure = figures.canvas(3, 2)
     report.save_figure(tmp_path, "stamped", figure, data="simulated")

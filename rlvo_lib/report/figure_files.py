@@ -18,7 +18,8 @@ def save_figure(
 ) -> Path:
     """Write ``figures/<name>.png`` and ``.svg``; a figure of simulated data is stamped first.
 
-    The caption is kept inside both files (``Description``), from where the page takes it.
+    A figure that shows scans is written as PNG alone: an SVG would hold the same pixels again. The caption
+    is kept inside the files (``Description``), from where the page takes it.
 
     Returns
     -------
@@ -35,6 +36,9 @@ def save_figure(
     with storage.atomic(png) as temporary:
         metadata = {"Software": None, "Description": description}
         figure.savefig(temporary, format="png", dpi=dpi, metadata=metadata)
+    if any(axes.images for axes in figure.axes):
+        svg.unlink(missing_ok=True)  # of an earlier run
+        return png
     with rc_context({"svg.hashsalt": name}), storage.atomic(svg) as temporary:
         metadata = {"Date": None, "Creator": None, "Description": description}
         figure.savefig(temporary, format="svg", dpi=dpi, metadata=metadata)
