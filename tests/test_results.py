@@ -184,6 +184,7 @@ def test_the_best_imaging_arm_is_chosen_out_of_fold_only(
     other = performance.copy()
     other.loc[other["arm"] == worse, ["mean", "ensemble"]] = 0.99
     assert results.paper_table(other, pooled, study).loc[0, "arm"] == best
+    assert results.best_arm(pooled, study, [worse, "daft_offset"]) == worse  # of those named alone
     with pytest.raises(InputError, match="no arm of group 'genetics'"):
         results.best_arm(pooled, study, "genetics")
 

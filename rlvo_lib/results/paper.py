@@ -11,13 +11,13 @@ from rlvo_lib.config import MAIN, InputError, Study
 PUBLISHED = "published, another cohort"
 
 
-def best_arm(out_of_fold: pd.DataFrame, study: Study, group: str) -> str:
-    """The arm of a group with the highest pooled out-of-fold AUC; the test set plays no part.
+def best_arm(out_of_fold: pd.DataFrame, study: Study, group: str | list[str]) -> str:
+    """The arm of a group, or of those named, with the highest pooled out-of-fold AUC.
 
-    ``out_of_fold`` is the table of `rlvo_lib.results.out_of_fold`. Of equals, the first in the study
-    file's order is taken.
+    The test set plays no part. ``out_of_fold`` is the table of `rlvo_lib.results.out_of_fold`. Of equals,
+    the first in the study file's order is taken.
     """
-    members = [name for name, arm in study.arms.items() if arm.group == group]
+    members = _members(study, group)
     rows = out_of_fold[(out_of_fold["metric"] == "auc") & out_of_fold["arm"].isin(members)]
     if rows.empty:
         raise InputError(
@@ -33,7 +33,7 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
     """AUC and F1 as mean ± SD over the fold models, the published numbers, and the ensemble's CI.
 
     First the rows that the paper printed, then every arm of the ladder. A published row with
-    ``best_of = "<group>"`` stands for the arm of that group with the best out-of-fold AUC. The F1 of
+    ``best_of`` (a group, or a list of arms) stands for the arm of these with the best out-of-fold AUC. The F1 of
     flagging everyone is that among the row's own n patients. Under a sensitivity definition of the
     outcome nothing published stands beside ours: it is another outcome. A study without published
     numbers has no columns for them.
@@ -60,8 +60,15 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
     return table.drop(columns=[name for name in table if name.endswith(PUBLISHED)])
 
 
-def _any_ran(study: Study, group: str, ran: list[str]) -> bool:
-    return any(study.arms[arm].group == group for arm in ran if arm in study.arms)
+def _members(study: Study, group: str | list[str]) -> list[str]:
+    """The arms of a group, or those named, in the order of the study file."""
+    if isinstance(group, str):
+        return [name for name, arm in study.arms.items() if arm.group == group]
+    return [name for name in study.arms if name in group]
+
+
+def _any_ran(study: Study, group: str | list[str], ran: list[str]) -> bool:
+    return bool(set(_members(study, group)) & set(ran))
 
 
 def _label(study: Study, arm: str) -> str:
