@@ -24,6 +24,7 @@ from rlvo_lib.config.study import (
     project_root,
     read_study,
 )
+from rlvo_lib.config.subgroups import Subgroup
 
 __all__ = [
     "ARM_KINDS",
@@ -45,6 +46,7 @@ __all__ = [
     "Scan",
     "Settings",
     "Study",
+    "Subgroup",
     "View",
     "available_workers",
     "load_settings",

@@ -24,6 +24,7 @@ from rlvo_lib.config.imaging import (
     read_scans,
     read_views,
 )
+from rlvo_lib.config.subgroups import Subgroup, check_subgroups, read_subgroups
 
 
 def project_root() -> Path:
@@ -120,7 +121,9 @@ class Study:
     profiles: dict[str, dict[str, Any]]  # settings that this study changes, by profile
     notes: dict[str, str]  # what the notebooks say of this study: ``outcome``, ``images``
     comparisons: tuple[tuple[str, str], ...]
+    subgroups: tuple[Subgroup, ...]
     published: dict[str, dict[str, Any]]
+    published_design: dict[str, int]  # patients and events of the published parts, and folds
     claims: tuple[dict[str, Any], ...]
     flip_to_side: str
     side_column: str
@@ -279,7 +282,9 @@ def read_study(path: Path) -> Study:
             comparisons=tuple(
                 (pair["first"], pair["second"]) for pair in raw.get("comparisons", [])
             ),
+            subgroups=read_subgroups(raw),
             published=raw.get("published", {}),
+            published_design=raw.get("published_design", {}),
             claims=tuple(raw.get("claims", [])),
             flip_to_side=raw.get("flip_to_side", "none"),
             side_column=raw.get("side_column", ""),
@@ -383,6 +388,7 @@ def _check_study(study: Study, where: str) -> None:
         for name in pair:
             if name not in study.arms:
                 refuse("arm in comparisons", name, study.arms)
+    check_subgroups(study.subgroups, refuse)
     if study.explain_arm and study.explain_arm not in study.arms:
         refuse("arm to explain", study.explain_arm, study.arms)
     if study.flip_to_side not in SIDES:
