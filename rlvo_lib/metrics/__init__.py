@@ -14,7 +14,9 @@ Conventions
 References
 ----------
 DeLong et al., Biometrics 1988; Sun and Xu, IEEE Signal Process. Lett. 2014 (the mid-rank form);
-Hanley and McNeil, Radiology 1982; Wilson, JASA 1927; Holm, Scand. J. Stat. 1979;
+Hanley and McNeil, Radiology 1982; McClish, Med. Decis. Making 1989 (partial AUC);
+Nadeau and Bengio, Mach. Learn. 2003 (corrected resampled t test);
+Wilson, JASA 1927; Holm, Scand. J. Stat. 1979;
 Cox, Biometrika 1958 (calibration); Van Calster et al., Lancet Digit. Health 2025 (what to report).
 """
 
@@ -29,24 +31,36 @@ from rlvo_lib.metrics.classification import (
     threshold_by,
     wilson,
 )
-from rlvo_lib.metrics.discrimination import (
+from rlvo_lib.metrics.comparison import (
     AucDifference,
+    CorrectedResampledTest,
+    compare_auc,
+    contrast_auc,
+    holm,
+    nadeau_bengio,
+)
+from rlvo_lib.metrics.curves import (
+    precision_recall_band,
+    precision_recall_curve,
+    roc_band,
+    roc_curve,
+)
+from rlvo_lib.metrics.discrimination import (
     auc,
     auc_ci,
     auc_interval,
     average_precision,
-    compare_auc,
-    contrast_auc,
     delong_covariance,
     hanley_mcneil_se,
+    partial_auc,
 )
 from rlvo_lib.metrics.reliability import Calibration, brier_loss, calibration, scaled_brier
 from rlvo_lib.metrics.resampling import (
     STATISTICS,
     Interval,
     bootstrap_ci,
+    bootstrap_many,
     bootstrap_replicates,
-    holm,
 )
 
 __all__ = [
@@ -55,6 +69,7 @@ __all__ = [
     "THRESHOLD_RULES",
     "AucDifference",
     "Calibration",
+    "CorrectedResampledTest",
     "Interval",
     "OperatingPoint",
     "auc",
@@ -62,6 +77,7 @@ __all__ = [
     "auc_interval",
     "average_precision",
     "bootstrap_ci",
+    "bootstrap_many",
     "bootstrap_replicates",
     "brier_loss",
     "calibration",
@@ -73,7 +89,13 @@ __all__ = [
     "flag_everyone_f1",
     "hanley_mcneil_se",
     "holm",
+    "nadeau_bengio",
     "operating_point",
+    "partial_auc",
+    "precision_recall_band",
+    "precision_recall_curve",
+    "roc_band",
+    "roc_curve",
     "scaled_brier",
     "smd",
     "threshold_by",

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from rlvo_lib.config import InputError
 
 Floats = NDArray[np.float64]
+_NUMBER = (bool, int, float, np.number, np.bool_)
 
 
 def as_labels(y_true: ArrayLike) -> Floats:
@@ -17,10 +18,8 @@ def as_labels(y_true: ArrayLike) -> Floats:
         raise InputError(
             f"y_true has shape {y.shape}; allowed: one dimension, at least two patients"
         )
-    if y.dtype == object and all(
-        isinstance(v, bool | int | float | np.number | np.bool_) for v in y
-    ):
-        y = y.astype(float)
+    if y.dtype == object:
+        y = _numbers(y)
     if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool):
         raise InputError(f"y_true holds {y[0]!r} ({y.dtype}); allowed: the numbers 0 and 1")
     y = y.astype(np.float64)
@@ -34,6 +33,19 @@ def as_labels(y_true: ArrayLike) -> Floats:
     if y.min() == y.max():
         raise InputError(f"y_true holds only {y[0]:g} ({y.size} patients); both 0 and 1 are needed")
     return y
+
+
+def _numbers(y: NDArray[np.object_]) -> Floats:
+    """Numbers and booleans that come as objects; None and pandas' NA become NaN."""
+    from pandas import isna
+
+    strange = [v for v in y if not (isna(v) or isinstance(v, _NUMBER))]
+    if strange:
+        raise InputError(
+            f"y_true holds {strange[0]!r} ({type(strange[0]).__name__}); "
+            "allowed: the numbers 0 and 1"
+        )
+    return np.array([np.nan if isna(v) else float(v) for v in y])
 
 
 def as_scores(score: ArrayLike, y: Floats, name: str = "score") -> Floats:
@@ -57,6 +69,15 @@ def checked(y_true: ArrayLike, score: ArrayLike, name: str = "score") -> tuple[F
     if s.ndim != 1:
         raise InputError(f"{name} has shape {s.shape}; allowed: one value a patient")
     return y, s
+
+
+def checked_columns(y_true: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """Labels ``(n,)`` and scores ``(n, k)``, from ``(n,)`` or ``(n, k)``, or an `InputError`."""
+    y = as_labels(y_true)
+    s = as_scores(scores, y, "scores")
+    if s.ndim > 2 or s.size == 0:
+        raise InputError(f"scores have shape {s.shape}; allowed: (n,) or (n, k), a column a score")
+    return y, s[:, None] if s.ndim == 1 else s
 
 
 def as_probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:

@@ -1,35 +1,19 @@
-"""AUC and average precision: their values, intervals and paired comparison."""
+"""AUC, partial AUC and average precision, and the intervals of an AUC."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvo_lib.config import InputError
-from rlvo_lib.metrics.checks import Floats, as_labels, as_scores, checked, quantile
+from rlvo_lib.metrics.checks import Floats, checked, checked_columns, quantile
+from rlvo_lib.metrics.curves import roc_curve, tpr_at
 from rlvo_lib.metrics.resampling import Interval, bootstrap_ci
 
 ROUNDING = 1e-15  # a DeLong variance below this is rounding error around 0
-
-
-@dataclass(frozen=True)
-class AucDifference:
-    """Difference of two AUCs on the same patients, first minus second."""
-
-    auc_a: float
-    auc_b: float
-    difference: float
-    se: float
-    z: float
-    p: float
-    low: float
-    high: float
-    n: int
-    events: int
-    reason: str = ""
+AUC_METHODS = ("delong", "delong-logit", "hanley-mcneil", "bootstrap")
 
 
 def auc(y_true: ArrayLike, score: ArrayLike) -> float:
@@ -40,7 +24,12 @@ def auc(y_true: ArrayLike, score: ArrayLike) -> float:
     >>> auc([0, 1], [0.5, 0.5])
     0.5
     """
-    return float(delong_covariance(y_true, score)[0][0])
+    from scipy.stats import rankdata
+
+    y, s = checked(y_true, score)
+    events = int(y.sum())
+    ranks = rankdata(s)[y == 1].sum()
+    return float((ranks - events * (events + 1) / 2) / (events * (y.size - events)))
 
 
 def delong_covariance(y_true: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
@@ -63,9 +52,7 @@ def delong_covariance(y_true: ArrayLike, scores: ArrayLike) -> tuple[Floats, Flo
     """
     from scipy.stats import rankdata
 
-    y = as_labels(y_true)
-    s = as_scores(scores, y)
-    s = s[:, None] if s.ndim == 1 else s
+    y, s = checked_columns(y_true, scores)
     event = y == 1
     n1, n0 = int(event.sum()), int((~event).sum())
     rank = rankdata(s, axis=0)
@@ -82,7 +69,7 @@ def delong_covariance(y_true: ArrayLike, scores: ArrayLike) -> tuple[Floats, Flo
 def auc_ci(
     y_true: ArrayLike,
     score: ArrayLike,
-    method: Literal["delong-logit", "delong", "hanley-mcneil", "bootstrap"] = "delong-logit",
+    method: Literal["delong", "delong-logit", "hanley-mcneil", "bootstrap"] = "delong",
     *,
     level: float = 0.95,
     n: int = 2000,
@@ -90,17 +77,21 @@ def auc_ci(
 ) -> Interval:
     """AUC with a confidence interval over patients.
 
-    ``delong-logit`` takes the DeLong interval on the logit scale (coverage is nearer 95 % at 16
-    events); ``delong`` is the same on the AUC scale, cut at 0 and 1; ``hanley-mcneil`` needs only
-    the AUC and the counts; ``bootstrap`` is the percentile of ``n`` stratified resamples.
+    ``delong`` takes the DeLong variance on the AUC scale and cuts the limits at 0 and 1, as pROC;
+    ``delong-logit`` takes it on the logit scale (coverage is nearer 95 % at 16 events);
+    ``hanley-mcneil`` needs only the AUC and the counts; ``bootstrap`` is the percentile of ``n``
+    stratified resamples. Where the variance is 0 (perfect separation, constant score) or undefined
+    (one event) the limits are NaN and ``reason`` says so; pROC gives 1 to 1.
 
     >>> ci = auc_ci([0, 0, 1, 0, 1, 1], [0.1, 0.4, 0.35, 0.2, 0.8, 0.7])
     >>> round(ci.estimate, 3), round(ci.low, 3), round(ci.high, 3)
+    (0.889, 0.581, 1.0)
+    >>> ci = auc_ci([0, 0, 1, 0, 1, 1], [0.1, 0.4, 0.35, 0.2, 0.8, 0.7], "delong-logit")
+    >>> round(ci.estimate, 3), round(ci.low, 3), round(ci.high, 3)
     (0.889, 0.261, 0.995)
     """
-    allowed = ("delong-logit", "delong", "hanley-mcneil", "bootstrap")
-    if method not in allowed:
-        raise InputError(f"method is '{method}'; allowed: {', '.join(allowed)}")
+    if method not in AUC_METHODS:
+        raise InputError(f"method is '{method}'; allowed: {', '.join(AUC_METHODS)}")
     if method == "bootstrap":
         return bootstrap_ci(y_true, score, "auc", level=level, n=n, seed=seed)
     y, s = checked(y_true, score)
@@ -110,7 +101,7 @@ def auc_ci(
         variance = hanley_mcneil_se(area, events=int(y.sum()), n=y.size) ** 2
     low, high, reason = auc_interval(area, variance, logit=method == "delong-logit", level=level)
     se = float(np.sqrt(variance)) if variance >= 0 else np.nan
-    return Interval(area, low, high, se, method, y.size, int(y.sum()), reason)
+    return Interval(area, low, high, se, method, y.size, int(y.sum()), reason=reason)
 
 
 def auc_interval(
@@ -158,58 +149,6 @@ def hanley_mcneil_se(area: float, *, events: int, n: int) -> float:
     return float(np.sqrt(total / (events * others)))
 
 
-def compare_auc(
-    y_true: ArrayLike, a: ArrayLike, b: ArrayLike, *, level: float = 0.95
-) -> AucDifference:
-    """Paired DeLong test of two scores on the same patients: AUC of ``a`` minus AUC of ``b``.
-
-    Scores that rank the patients alike have difference 0 and p = 1.
-
-    >>> compare_auc([0, 1, 0, 1], [0.1, 0.4, 0.3, 0.8], [0.1, 0.4, 0.3, 0.8]).p
-    1.0
-    """
-    y, a = checked(y_true, a, "a")
-    _, b = checked(y, b, "b")
-    aucs, covariance = delong_covariance(y, np.column_stack([a, b]))
-    return contrast_auc(y, aucs, covariance, np.array([1.0, -1.0]), level=level)
-
-
-def contrast_auc(
-    y: ArrayLike, aucs: Floats, covariance: Floats, weights: Floats, *, level: float = 0.95
-) -> AucDifference:
-    """Test of a weighted sum of correlated AUCs; the weights sum to 0 (see `compare_auc`)."""
-    y = as_labels(y)
-    z_level = quantile(level)
-    auc_a = float(aucs @ np.clip(weights, 0, None))
-    auc_b = float(aucs @ np.clip(-weights, 0, None))
-    difference = auc_a - auc_b
-    variance = float(weights @ covariance @ weights)
-    common = dict(auc_a=auc_a, auc_b=auc_b, difference=difference, n=y.size, events=int(y.sum()))
-    if np.isnan(variance):
-        reason = "fewer than two events or two non-events: no variance"
-        return AucDifference(
-            **common, se=np.nan, z=np.nan, p=np.nan, low=np.nan, high=np.nan, reason=reason
-        )
-    if variance < ROUNDING:
-        if abs(difference) < 1e-12:
-            common["difference"] = 0.0
-            return AucDifference(
-                **common, se=0.0, z=0.0, p=1.0, low=0.0, high=0.0, reason="same ranking"
-            )
-        reason = "the variance of the difference is 0: no test"
-        return AucDifference(
-            **common, se=0.0, z=np.nan, p=np.nan, low=np.nan, high=np.nan, reason=reason
-        )
-    from scipy.stats import norm
-
-    se = float(np.sqrt(variance))
-    z = difference / se
-    return AucDifference(
-        **common, se=se, z=z, p=float(2 * norm.sf(abs(z))),
-        low=difference - z_level * se, high=difference + z_level * se,
-    )  # fmt: skip
-
-
 def average_precision(y_true: ArrayLike, score: ArrayLike) -> float:
     """Average precision (step sum, scikit-learn's definition); a constant score has the prevalence.
 
@@ -219,3 +158,40 @@ def average_precision(y_true: ArrayLike, score: ArrayLike) -> float:
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(*checked(y_true, score)))
+
+
+def partial_auc(
+    y_true: ArrayLike, score: ArrayLike, *, max_fpr: float, corrected: bool = False
+) -> float:
+    """Area under the ROC curve where the false positive rate is at most ``max_fpr``.
+
+    Parameters
+    ----------
+    max_fpr : above 0, at most 1. The curve is cut there by linear interpolation.
+    corrected : McClish's (1989) rescaling, 0.5 for no skill and 1 for perfect: with min =
+        max_fpr^2 / 2 and max = max_fpr, (1 + (area - min) / (max - min)) / 2. An area below min
+        (a curve below the diagonal) is NaN, as in pROC; scikit-learn gives a value below 0.5.
+
+    Returns
+    -------
+    float; uncorrected it lies between 0 and ``max_fpr``.
+
+    Examples
+    --------
+    >>> y, s = [0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]
+    >>> partial_auc(y, s, max_fpr=0.5), partial_auc(y, s, max_fpr=0.5, corrected=True)
+    (0.25, 0.6666666666666666)
+    """
+    if not 0 < max_fpr <= 1:
+        raise InputError(f"max_fpr is {max_fpr!r}; allowed: above 0, at most 1")
+    curve = roc_curve(y_true, score)
+    fpr, tpr = curve["fpr"].to_numpy(), curve["tpr"].to_numpy()
+    inside = fpr <= max_fpr
+    end = tpr_at(fpr, tpr, np.array([max_fpr]))
+    area = float(np.trapezoid(np.append(tpr[inside], end), np.append(fpr[inside], max_fpr)))
+    if not corrected:
+        return area
+    least = max_fpr**2 / 2
+    if area < least:
+        return float("nan")
+    return (1 + (area - least) / (max_fpr - least)) / 2

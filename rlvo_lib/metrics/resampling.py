@@ -1,21 +1,36 @@
-"""Bootstrap over patients, and adjustment for several tests."""
+"""Bootstrap over patients: replicates of many scores and statistics at once, and their intervals.
+
+A resample is a count for each patient (how often it was drawn), so a statistic of a resample is the
+statistic of weighted patients. Counts are held as ``(patients, resamples)``, some resamples at a
+time: memory does not grow with their number. Resamples depend on ``seed``, the labels and their
+order only, so replicates of different scores and statistics are paired.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvo_lib.config import InputError
-from rlvo_lib.metrics.checks import Floats, checked, quantile
+from rlvo_lib.metrics.checks import (
+    Floats,
+    as_labels,
+    as_probabilities,
+    checked,
+    checked_columns,
+    quantile,
+)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval; ``reason`` says why a field is NaN."""
+    """An estimate with its confidence interval; ``reason`` says why a field is NaN.
+
+    ``z`` and ``p`` belong to a difference from another score; they are NaN without one.
+    """
 
     estimate: float
     low: float
@@ -24,12 +39,70 @@ class Interval:
     method: str
     n: int
     events: int
+    z: float = np.nan
+    p: float = np.nan
     reason: str = ""
 
 
 Statistic = Callable[[Floats, Floats], float]
+Seed = int | Sequence[int]
 _THRESHOLDED = ("f1", "sensitivity", "specificity")
-STATISTICS = ("auc", "average_precision", "brier", "scaled_brier", *_THRESHOLDED)
+_PROBABILITY = ("brier", "scaled_brier")
+STATISTICS = ("auc", "average_precision", *_PROBABILITY, *_THRESHOLDED)
+
+_BLOCK = 2**17  # counts held at once: about what a processor's own cache holds
+_NARROW = 16  # but at least so many resamples
+
+
+def bootstrap_many(
+    y_true: ArrayLike,
+    scores: ArrayLike,
+    statistics: Sequence[str] = ("auc", "average_precision", "f1", "brier"),
+    *,
+    thresholds: ArrayLike | None = None,
+    stratified: bool = True,
+    n: int = 2000,
+    seed: Seed = 0,
+) -> dict[str, Floats]:
+    """Replicates of several statistics of several scores on the same resamples of the patients.
+
+    Parameters
+    ----------
+    scores : ``(n,)`` or ``(n, k)``, a column a score.
+    statistics : of `STATISTICS`.
+    thresholds : ``(k,)`` or one for all; needed by f1, sensitivity and specificity.
+    stratified : resample events and non-events apart, so that their numbers stay.
+    n : resamples.
+
+    Returns
+    -------
+    dict of statistic -> ``(n, k)`` float64. A resample with one class only, which an unstratified
+    one can be, is NaN.
+
+    Raises
+    ------
+    InputError
+        For an unknown statistic, a missing threshold, or a Brier score of values outside 0..1.
+
+    Examples
+    --------
+    >>> y, scores = [0, 0, 1, 1], [[0.1, 0.4], [0.4, 0.3], [0.35, 0.2], [0.8, 0.1]]
+    >>> found = bootstrap_many(y, scores, ("auc", "f1"), thresholds=[0.3, 0.3], n=100)
+    >>> found["auc"].shape, found["f1"].shape, bool((found["auc"][:, 1] == 0).all())
+    ((100, 2), (100, 2), True)
+    """
+    y, s = checked_columns(y_true, scores)
+    names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
+    cuts = _checked_statistics(names, y, s, thresholds)
+    columns = _Scores(y, s, cuts)
+    found = {name: np.empty((n, s.shape[1])) for name in names}
+    start = 0
+    for weights in weight_blocks(y, n=n, seed=seed, stratified=stratified):
+        stop = start + weights.shape[1]
+        for name, values in columns.statistics(names, weights).items():
+            found[name][start:stop] = values.T
+        start = stop
+    return found
 
 
 def bootstrap_replicates(
@@ -40,21 +113,27 @@ def bootstrap_replicates(
     threshold: float | None = None,
     stratified: bool = True,
     n: int = 2000,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Floats:
     """``(n,)`` values of a statistic on ``n`` resamples of the patients, with replacement.
 
     Stratified resamples keep the number of events. The same ``seed`` on the same patients in the
     same order gives the same resamples, whatever the score: differences of replicates are paired.
-    ``statistic`` is one of `STATISTICS` (all resamples at once) or a function of (y, score).
+    ``statistic`` is one of `STATISTICS` (see `bootstrap_many`) or a function of (y, score), which
+    is not called for a resample with one class only: NaN.
     """
     y, s = checked(y_true, score)
-    _check_statistic(statistic, threshold)
-    weights = resamples(y, n=n, seed=seed, stratified=stratified)
-    if callable(statistic):
-        counts = weights.astype(int)
-        return np.array([statistic(np.repeat(y, c), np.repeat(s, c)) for c in counts], dtype=float)
-    return _weighted(statistic, y, s, weights, threshold)
+    settings = dict(stratified=stratified, n=n, seed=seed)
+    if not callable(statistic):
+        return bootstrap_many(y, s, (statistic,), thresholds=threshold, **settings)[statistic][:, 0]
+    return np.array(
+        [
+            _called(statistic, y, s, counts)
+            for weights in weight_blocks(y, **settings)
+            for counts in weights.T
+        ],
+        dtype=float,
+    )
 
 
 def bootstrap_ci(
@@ -62,107 +141,237 @@ def bootstrap_ci(
     score: ArrayLike,
     statistic: str | Statistic = "auc",
     *,
+    other: ArrayLike | None = None,
     threshold: float | None = None,
+    other_threshold: float | None = None,
     stratified: bool = True,
+    paired: bool = True,
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
     """Percentile bootstrap interval over patients (quantiles by linear interpolation).
 
+    Parameters
+    ----------
+    other : a second score; the interval is then that of ``statistic(score) - statistic(other)``,
+        with z = difference / SD of the replicates and a normal p (pROC's rule).
+    other_threshold : threshold of ``other``; that of ``score`` if not given.
+    paired : draw the same patients for both scores. False: the two scores are resampled
+        independently, and ``y_true`` may be a pair of the labels of each, for different patients.
+
+    Returns
+    -------
+    Interval. Limits are NaN, with a reason, where a resample has no value (one class only) or all
+    resamples give the same one (perfect separation); equal replicates of both scores give p = 1.
+
+    Examples
+    --------
     >>> ci = bootstrap_ci([0, 0, 1, 0, 1, 1], [0.1, 0.4, 0.35, 0.2, 0.8, 0.7], "auc", n=500, seed=1)
     >>> ci.low < ci.estimate <= ci.high
     True
     """
-    y, s = checked(y_true, score)
     quantile(level)
-    values = bootstrap_replicates(
-        y, s, statistic, threshold=threshold, stratified=stratified, n=n, seed=seed
-    )
-    if callable(statistic):
-        estimate = float(statistic(y, s))
-    else:
-        estimate = float(_weighted(statistic, y, s, np.ones((1, y.size)), threshold)[0])
-    method = f"{'stratified ' if stratified else ''}bootstrap, percentile, {n} resamples"
-    undefined = int(np.isnan(values).sum())
-    reason = f"undefined in {undefined} of {n} resamples" if undefined else ""
-    low, high = (
-        (np.nan, np.nan) if undefined else np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    )
-    se = np.nan if undefined or n < 2 else float(values.std(ddof=1))
-    return Interval(estimate, float(low), float(high), se, method, y.size, int(y.sum()), reason)
+    y, y_other = label_pair(y_true, paired=paired)
+    settings = dict(stratified=stratified, n=n)
+    estimate, values = _estimated(y, score, statistic, threshold, seed=seed, **settings)
+    kind = f"{'stratified ' if stratified else ''}bootstrap, percentile, {n} resamples"
+    counted = (y.size, int(y.sum()))
+    if other is None:
+        return _interval(estimate, values, level=level, method=kind, counted=counted)
+    if y_other is not y:
+        counted = (y.size + y_other.size, int(y.sum() + y_other.sum()))
+    subtracted, others = _estimated(
+        y_other, other, statistic, threshold if other_threshold is None else other_threshold,
+        seed=seed if paired else (seed, 1), **settings,
+    )  # fmt: skip
+    return _tested(
+        estimate - subtracted, values - others, level=level, counted=counted,
+        method=f"{'paired' if paired else 'unpaired'} {kind}",
+    )  # fmt: skip
 
 
-def _check_statistic(statistic: str | Statistic, threshold: float | None) -> None:
-    if callable(statistic):
-        return
-    if statistic not in STATISTICS:
-        raise InputError(f"statistic is '{statistic}'; allowed: {', '.join(STATISTICS)}")
-    if statistic in _THRESHOLDED and (threshold is None or not np.isfinite(threshold)):
-        raise InputError(f"statistic '{statistic}' needs a finite threshold; got {threshold!r}")
+def label_pair(y_true: ArrayLike, *, paired: bool) -> tuple[Floats, Floats]:
+    """Labels of the first and the second score: the same, or those of a pair if not ``paired``."""
+    pair = isinstance(y_true, tuple) and len(y_true) == 2 and all(np.ndim(v) for v in y_true)
+    if pair and paired:
+        raise InputError("y_true is a pair of labels; that needs paired=False")
+    if pair:
+        return as_labels(y_true[0]), as_labels(y_true[1])
+    y = as_labels(y_true)
+    return y, y
+
+
+def weight_blocks(y: Floats, *, n: int, seed: Seed, stratified: bool) -> Iterator[Floats]:
+    """``(patients, resamples)`` counts, some of the ``n`` resamples at a time.
+
+    Each stratum has a random stream of its own, so the counts do not depend on the block's width.
+    """
+    if n < 1:
+        raise InputError(f"n is {n!r}; allowed: at least 1 resample")
+    event = y == 1
+    strata = [np.flatnonzero(event), np.flatnonzero(~event)] if stratified else [np.arange(y.size)]
+    streams = np.random.default_rng(seed).spawn(len(strata))
+    width = max(_BLOCK // y.size, _NARROW)
+    for start in range(0, n, width):
+        weights = np.empty((y.size, min(width, n - start)))
+        for stratum, stream in zip(strata, streams, strict=True):
+            weights[stratum] = _drawn(stratum.size, weights.shape[1], stream).T
+        yield weights
 
 
 def resamples(y: Floats, *, n: int, seed: int, stratified: bool) -> Floats:
-    """``(n, patients)``: how often each patient is drawn in each resample."""
-    if n < 1:
-        raise InputError(f"n is {n!r}; allowed: at least 1 resample")
-    return _drawn((y == 1).tobytes(), n, seed, stratified)
+    """``(n, patients)``: how often each patient is drawn in each resample, all at once."""
+    return np.hstack([*weight_blocks(y, n=n, seed=seed, stratified=stratified)]).T
 
 
-@lru_cache(maxsize=2)
-def _drawn(events: bytes, n: int, seed: int, stratified: bool) -> Floats:
-    """The resamples, kept for the next score of the same patients."""
-    event = np.frombuffer(events, dtype=bool)
-    rng = np.random.default_rng(seed)
-    weights = np.empty((n, event.size))
-    strata = (event, ~event) if stratified else (np.ones(event.size, bool),)
-    for stratum in strata:
-        size = int(stratum.sum())
-        weights[:, stratum] = rng.multinomial(size, np.full(size, 1 / size), size=n)
-    weights.setflags(write=False)
-    return weights
+def _drawn(size: int, times: int, stream: np.random.Generator) -> np.ndarray:
+    """``(times, size)`` counts of ``size`` draws with replacement."""
+    drawn = stream.integers(size, size=(times, size)) + size * np.arange(times)[:, None]
+    return np.bincount(drawn.ravel(), minlength=times * size).reshape(times, size)
 
 
-def _weighted(name: str, y: Floats, s: Floats, weights: Floats, threshold: float | None) -> Floats:
-    """A statistic for each row of patient weights; NaN where a row has one class only."""
-    events, others = weights @ y, weights @ (1 - y)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if name in ("brier", "scaled_brier"):
-            loss = weights @ (s - y) ** 2 / (events + others)
-            prevalence = events / (events + others)
-            return loss if name == "brier" else 1 - loss / (prevalence * (1 - prevalence))
-        if name in _THRESHOLDED:
-            flagged = s >= threshold
-            tp, fp = weights @ (flagged * y), weights @ (flagged * (1 - y))
-            return {
-                "f1": 2 * tp / (tp + fp + events),
-                "sensitivity": tp / events,
-                "specificity": 1 - fp / others,
-            }[name]
-        ordered = np.argsort(-s, kind="stable")
-        last = np.append(np.flatnonzero(np.diff(s[ordered])), s.size - 1)
-        tp = np.cumsum(weights[:, ordered] * y[ordered], axis=1)[:, last]
-        fp = np.cumsum(weights[:, ordered] * (1 - y[ordered]), axis=1)[:, last]
-        new_tp, new_fp = np.diff(tp, axis=1, prepend=0), np.diff(fp, axis=1, prepend=0)
-        if name == "auc":
-            return (new_fp * (tp - new_tp / 2)).sum(axis=1) / (events * others)
-        precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
-        return (new_tp * precision).sum(axis=1) / events
+def _called(statistic: Statistic, y: Floats, s: Floats, counts: Floats) -> float:
+    chosen = np.repeat(np.arange(y.size), counts.astype(int))
+    labels = y[chosen]
+    return np.nan if labels.min() == labels.max() else float(statistic(labels, s[chosen]))
 
 
-def holm(p: ArrayLike) -> Floats:
-    """Holm-adjusted p values; NaN stays NaN and is not counted among the tests.
+def _estimated(
+    y: Floats, score: ArrayLike, statistic: str | Statistic, threshold: float | None, **settings
+) -> tuple[float, Floats]:
+    """A statistic of all patients, and its replicates."""
+    values = bootstrap_replicates(y, score, statistic, threshold=threshold, **settings)
+    y, s = checked_columns(y, score)
+    if callable(statistic):
+        return float(statistic(y, s[:, 0])), values
+    cuts = _checked_statistics((statistic,), y, s, threshold)
+    everyone = _Scores(y, s, cuts).statistics((statistic,), np.ones((y.size, 1)))
+    return float(everyone[statistic][0, 0]), values
 
-    >>> [round(x, 4) for x in holm([0.01, 0.04, 0.03]).tolist()]
-    [0.03, 0.06, 0.06]
+
+def _interval(
+    estimate: float, values: Floats, *, level: float, method: str, counted: tuple[int, int]
+) -> Interval:
+    undefined = int(np.isnan(values).sum())
+    if undefined:
+        reason = f"undefined in {undefined} of {values.size} resamples"
+        return Interval(estimate, np.nan, np.nan, np.nan, method, *counted, reason=reason)
+    se = float(values.std(ddof=1)) if values.size > 1 else np.nan
+    if values.min() == values.max():
+        reason = f"the same value in all {values.size} resamples: no interval"
+        return Interval(estimate, np.nan, np.nan, se, method, *counted, reason=reason)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), se, method, *counted)
+
+
+def _tested(
+    difference: float, values: Floats, *, level: float, method: str, counted: tuple[int, int]
+) -> Interval:
+    """Interval of a difference, and its test against 0."""
+    from scipy.stats import norm
+
+    if difference == 0 and (values == 0).all():
+        reason = "the same values in every resample"
+        return Interval(0.0, 0.0, 0.0, 0.0, method, *counted, z=0.0, p=1.0, reason=reason)
+    found = _interval(difference, values, level=level, method=method, counted=counted)
+    if not found.se > 0 or found.reason:
+        return found
+    z = difference / found.se
+    return Interval(
+        difference, found.low, found.high, found.se, method, *counted,
+        z=float(z), p=float(2 * norm.sf(abs(z))),
+    )  # fmt: skip
+
+
+def _checked_statistics(
+    names: tuple[str | Statistic, ...], y: Floats, s: Floats, thresholds: ArrayLike | None
+) -> Floats | None:
+    """The thresholds, one a column, or None where no statistic needs one."""
+    for name in names:
+        if name not in STATISTICS:
+            raise InputError(f"statistic is '{name}'; allowed: {', '.join(STATISTICS)}")
+    if set(names) & set(_PROBABILITY):
+        for column in s.T:
+            as_probabilities(y, column)
+    needing = [name for name in names if name in _THRESHOLDED]
+    if not needing:
+        return None
+    cuts = np.asarray(np.nan if thresholds is None else thresholds, dtype=float)
+    if cuts.ndim > 1 or cuts.size not in (1, s.shape[1]):
+        raise InputError(f"thresholds have shape {cuts.shape}; allowed: one for each of the scores")
+    if not np.isfinite(cuts).all():
+        raise InputError(f"statistic '{needing[0]}' needs a finite threshold; got {thresholds!r}")
+    return np.broadcast_to(cuts, s.shape[1])
+
+
+class _Scores:
+    """Scores prepared once for their statistics in any weighting of the patients."""
+
+    def __init__(self, y: Floats, s: Floats, thresholds: Floats | None) -> None:
+        self.y, self.s = y, s
+        self.flagged = None if thresholds is None else (s >= thresholds).astype(float)
+        self._rankings: list[_Ranking] = []
+
+    def statistics(self, names: tuple[str, ...], weights: Floats) -> dict[str, Floats]:
+        """``(k, resamples)`` of each statistic; NaN where only one class was drawn."""
+        events, others = self.y @ weights, (1 - self.y) @ weights
+        alone = (events == 0) | (others == 0)
+        events, others = (np.where(alone, np.nan, count) for count in (events, others))
+        found: dict[str, Floats] = {}
+        if {"auc", "average_precision"} & set(names):
+            found |= self._ranked(weights, events, others)
+        if set(_PROBABILITY) & set(names):
+            loss = ((self.s - self.y[:, None]) ** 2).T @ weights / (events + others)
+            no_skill = events * others / (events + others) ** 2
+            found |= {"brier": loss, "scaled_brier": 1 - loss / no_skill}
+        if self.flagged is not None:
+            found |= self._decided(weights, events, others)
+        return {name: found[name] for name in names}
+
+    def _ranked(self, weights: Floats, events: Floats, others: Floats) -> dict[str, Floats]:
+        self._rankings = self._rankings or [_Ranking(self.y, column) for column in self.s.T]
+        sums = np.array([ranking.sums(weights) for ranking in self._rankings])
+        pairs = events * others
+        return {"auc": (pairs - sums[:, 0]) / pairs, "average_precision": sums[:, 1] / events}
+
+    def _decided(self, weights: Floats, events: Floats, others: Floats) -> dict[str, Floats]:
+        tp = (self.flagged * self.y[:, None]).T @ weights
+        flagged = self.flagged.T @ weights
+        return {
+            "f1": 2 * tp / (flagged + events),
+            "sensitivity": tp / events,
+            "specificity": 1 - (flagged - tp) / others,
+        }
+
+
+class _Ranking:
+    """Patients from the highest score to the lowest, as segments that are summed together.
+
+    A segment is one score that an event has, with all patients who share it, or the patients
+    between two such scores, of whom only the number counts.
     """
-    from statsmodels.stats.multitest import multipletests
 
-    p = np.asarray(p, dtype=np.float64)
-    if ((p < 0) | (p > 1)).any():
-        raise InputError("a p value is outside 0 to 1")
-    adjusted = np.full(p.shape, np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="holm")[1]
-    return adjusted
+    def __init__(self, y: Floats, s: Floats) -> None:
+        self.order = np.argsort(-s, kind="stable")
+        y, s = y[self.order], s[self.order]
+        start = np.append(True, np.diff(s) != 0)  # of tied scores
+        tie = np.cumsum(start) - 1
+        with_event = np.bincount(tie, weights=y) > 0
+        opens = with_event | np.append(True, with_event[:-1])
+        self.starts = np.flatnonzero(start)[opens]
+        self.with_event = with_event[opens]
+        self.events = np.flatnonzero(y == 1)
+        self.event_starts = np.flatnonzero(np.append(True, np.diff(tie[self.events]) != 0))
+
+    def sums(self, weights: Floats) -> tuple[Floats, Floats]:
+        """``(resamples,)``: pairs in which the non-event is above (ties one half), and the
+        precision at each event summed over events."""
+        ordered = weights[self.order]
+        size = np.add.reduceat(ordered, self.starts, axis=0)
+        flagged = np.cumsum(size, axis=0)[self.with_event]
+        new = np.add.reduceat(ordered[self.events], self.event_starts, axis=0)
+        tp = np.cumsum(new, axis=0)
+        above = (flagged - tp) - (size[self.with_event] - new) / 2
+        precision = np.divide(tp, flagged, out=np.zeros_like(tp), where=flagged > 0)
+        return (new * above).sum(axis=0), (new * precision).sum(axis=0)
