@@ -12,7 +12,7 @@ from rlvo_lib.metrics.checks import Floats, as_labels, checked, quantile
 from rlvo_lib.metrics.discrimination import delong_covariance
 from rlvo_lib.metrics.resampling import label_pair
 
-_ROUNDING = 1e-13  # a variance below this share of its parts' variances is rounding around 0
+_ROUNDING = 1e-14  # a variance below this share of its parts' variances is rounding around 0
 _NO_VARIANCE = "fewer than two events or two non-events: no variance"
 
 
@@ -133,7 +133,9 @@ def _tested(
     if variance <= _ROUNDING * scale:
         if paired and abs(difference) < 1e-12:
             nothing = dict.fromkeys(("difference", "se", "z", "low", "high"), 0.0)
-            return AucDifference(**common, **nothing, p=1.0, reason="same ranking")
+            return AucDifference(
+                **common, **nothing, p=1.0, reason="both order events and non-events alike"
+            )
         reason = "the variance of the difference is 0: no test"
         return _untested(**common, difference=difference, se=0.0, reason=reason)
     se = float(np.sqrt(variance))
@@ -215,8 +217,9 @@ def holm(p: ArrayLike) -> Floats:
     from statsmodels.stats.multitest import multipletests
 
     p = np.asarray(p, dtype=np.float64)
-    if ((p < 0) | (p > 1)).any():
-        raise InputError("a p value is outside 0 to 1")
+    strange = p[(p < 0) | (p > 1)]
+    if strange.size:
+        raise InputError(f"p value {strange[0]:g} is out of range; allowed: 0 to 1")
     adjusted = np.full(p.shape, np.nan)
     known = ~np.isnan(p)
     if known.any():

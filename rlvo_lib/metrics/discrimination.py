@@ -187,7 +187,7 @@ def partial_auc(
     curve = roc_curve(y_true, score)
     fpr, tpr = curve["fpr"].to_numpy(), curve["tpr"].to_numpy()
     inside = fpr <= max_fpr
-    end = tpr_at(fpr, tpr, np.array([max_fpr]))
+    end = tpr_at(fpr, tpr, np.array([float(max_fpr)]))
     area = float(np.trapezoid(np.append(tpr[inside], end), np.append(fpr[inside], max_fpr)))
     if not corrected:
         return area

@@ -9,7 +9,7 @@ order only, so replicates of different scores and statistics are paired.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,9 +95,10 @@ def bootstrap_many(
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     cuts = _checked_statistics(names, y, s, thresholds)
     columns = _Scores(y, s, cuts)
+    blocks = weight_blocks(y, n=n, seed=seed, stratified=stratified)
     found = {name: np.empty((n, s.shape[1])) for name in names}
     start = 0
-    for weights in weight_blocks(y, n=n, seed=seed, stratified=stratified):
+    for weights in blocks:
         stop = start + weights.shape[1]
         for name, values in columns.statistics(names, weights).items():
             found[name][start:stop] = values.T
@@ -178,6 +179,8 @@ def bootstrap_ci(
     kind = f"{'stratified ' if stratified else ''}bootstrap, percentile, {n} resamples"
     counted = (y.size, int(y.sum()))
     if other is None:
+        if y_other is not y:
+            raise InputError("y_true is a pair of labels; that needs other, the second score")
         return _interval(estimate, values, level=level, method=kind, counted=counted)
     if y_other is not y:
         counted = (y.size + y_other.size, int(y.sum() + y_other.sum()))
@@ -185,10 +188,12 @@ def bootstrap_ci(
         y_other, other, statistic, threshold if other_threshold is None else other_threshold,
         seed=seed if paired else (seed, 1), **settings,
     )  # fmt: skip
-    return _tested(
-        estimate - subtracted, values - others, level=level, counted=counted,
-        method=f"{'paired' if paired else 'unpaired'} {kind}",
-    )  # fmt: skip
+    method = f"{'paired' if paired else 'unpaired'} {kind}"
+    difference, values = estimate - subtracted, values - others
+    if paired and difference == 0 and (values == 0).all():
+        reason = "both scores have the same value in every resample"
+        return Interval(0.0, 0.0, 0.0, 0.0, method, *counted, z=0.0, p=1.0, reason=reason)
+    return _tested(_interval(difference, values, level=level, method=method, counted=counted))
 
 
 def label_pair(y_true: ArrayLike, *, paired: bool) -> tuple[Floats, Floats]:
@@ -209,6 +214,10 @@ def weight_blocks(y: Floats, *, n: int, seed: Seed, stratified: bool) -> Iterato
     """
     if n < 1:
         raise InputError(f"n is {n!r}; allowed: at least 1 resample")
+    return _blocks(y, n, seed, stratified)
+
+
+def _blocks(y: Floats, n: int, seed: Seed, stratified: bool) -> Iterator[Floats]:
     event = y == 1
     strata = [np.flatnonzero(event), np.flatnonzero(~event)] if stratified else [np.arange(y.size)]
     streams = np.random.default_rng(seed).spawn(len(strata))
@@ -265,23 +274,14 @@ def _interval(
     return Interval(estimate, float(low), float(high), se, method, *counted)
 
 
-def _tested(
-    difference: float, values: Floats, *, level: float, method: str, counted: tuple[int, int]
-) -> Interval:
-    """Interval of a difference, and its test against 0."""
+def _tested(found: Interval) -> Interval:
+    """The interval of a difference, with its test against 0."""
     from scipy.stats import norm
 
-    if difference == 0 and (values == 0).all():
-        reason = "the same values in every resample"
-        return Interval(0.0, 0.0, 0.0, 0.0, method, *counted, z=0.0, p=1.0, reason=reason)
-    found = _interval(difference, values, level=level, method=method, counted=counted)
-    if not found.se > 0 or found.reason:
+    if found.reason or not found.se > 0:
         return found
-    z = difference / found.se
-    return Interval(
-        difference, found.low, found.high, found.se, method, *counted,
-        z=float(z), p=float(2 * norm.sf(abs(z))),
-    )  # fmt: skip
+    z = found.estimate / found.se
+    return replace(found, z=z, p=float(2 * norm.sf(abs(z))))
 
 
 def _checked_statistics(
