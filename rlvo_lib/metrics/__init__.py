@@ -24,6 +24,7 @@ from rlvo_lib.metrics.balance import SMD_KINDS, smd
 from rlvo_lib.metrics.classification import (
     THRESHOLD_RULES,
     OperatingPoint,
+    clopper_pearson,
     coin_f1,
     f1_score,
     flag_everyone_f1,
@@ -45,6 +46,7 @@ from rlvo_lib.metrics.curves import (
     roc_band,
     roc_curve,
 )
+from rlvo_lib.metrics.discordance import OperatingPointComparison, compare_operating_points
 from rlvo_lib.metrics.discrimination import (
     auc,
     auc_ci,
@@ -62,9 +64,12 @@ from rlvo_lib.metrics.resampling import (
     bootstrap_many,
     bootstrap_replicates,
 )
+from rlvo_lib.metrics.smoothing import SMOOTHERS, calibration_curve
+from rlvo_lib.metrics.utility import net_benefit
 
 __all__ = [
     "SMD_KINDS",
+    "SMOOTHERS",
     "STATISTICS",
     "THRESHOLD_RULES",
     "AucDifference",
@@ -72,6 +77,7 @@ __all__ = [
     "CorrectedResampledTest",
     "Interval",
     "OperatingPoint",
+    "OperatingPointComparison",
     "auc",
     "auc_ci",
     "auc_interval",
@@ -81,8 +87,11 @@ __all__ = [
     "bootstrap_replicates",
     "brier_loss",
     "calibration",
+    "calibration_curve",
+    "clopper_pearson",
     "coin_f1",
     "compare_auc",
+    "compare_operating_points",
     "contrast_auc",
     "delong_covariance",
     "f1_score",
@@ -90,6 +99,7 @@ __all__ = [
     "hanley_mcneil_se",
     "holm",
     "nadeau_bengio",
+    "net_benefit",
     "operating_point",
     "partial_auc",
     "precision_recall_band",
