@@ -27,6 +27,7 @@ it. It describes the simulator, never patients.
 from rlvo_lib.results.attribution import shap_importance
 from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
 from rlvo_lib.results.claims import claims
+from rlvo_lib.results.consistency import consistency
 from rlvo_lib.results.evaluation import evaluate
 from rlvo_lib.results.paper import best_arm, paper_table
 from rlvo_lib.results.performance import (
@@ -36,6 +37,7 @@ from rlvo_lib.results.performance import (
     out_of_fold,
     performance,
 )
+from rlvo_lib.results.planning import development_size, feasible_points, precision
 from rlvo_lib.results.predictions import (
     check_predictions,
     choose_thresholds,
@@ -62,13 +64,17 @@ __all__ = [
     "choose_thresholds",
     "claims",
     "comparisons",
+    "consistency",
+    "development_size",
     "ensembles",
     "evaluate",
+    "feasible_points",
     "no_skill",
     "out_of_fold",
     "paper_table",
     "patient_risk",
     "performance",
+    "precision",
     "reported_partition",
     "risk_distribution",
     "roc_points",
