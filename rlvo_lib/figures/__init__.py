@@ -18,6 +18,7 @@ from rlvo_lib.figures.performance import (
     training_curves,
 )
 from rlvo_lib.figures.phantom import phantom_page
+from rlvo_lib.figures.planning import auc_width_by_n
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 
@@ -26,6 +27,7 @@ __all__ = [
     "Figure",
     "ablation_forest",
     "auc_forest",
+    "auc_width_by_n",
     "calibration_plot",
     "canvas",
     "ceiling_forest",

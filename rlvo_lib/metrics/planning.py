@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rlvo_lib.config import InputError
 from rlvo_lib.metrics import binormal
@@ -263,7 +264,8 @@ def f1_spread(
     for name, value in (("sensitivity", sensitivity), ("specificity", specificity)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} is {value!r}; allowed: 0 to 1")
-    tp, fp = np.arange(events + 1)[:, None], np.arange(n - events + 1)[None, :]
+    tp = _likely(events, sensitivity)[:, None]
+    fp = _likely(n - events, 1 - specificity)[None, :]
     f1 = 2 * tp / (tp + fp + events)
     weight = binom.pmf(tp, events, sensitivity) * binom.pmf(fp, n - events, 1 - specificity)
     mean = float((weight * f1).sum())
@@ -277,6 +279,13 @@ def f1_spread(
         f1=float(2 * hits / (hits + alarms + events)), mean=mean,
         sd=float(np.sqrt((weight * (f1 - mean) ** 2).sum())), low=float(low), high=float(high),
     )  # fmt: skip
+
+
+def _likely(n: int, rate: float) -> NDArray[np.int64]:
+    """The counts within eight standard deviations of a binomial's mean: all that matter."""
+    spread = 8 * np.sqrt(n * rate * (1 - rate)) + 1
+    low, high = max(int(n * rate - spread), 0), min(int(n * rate + spread) + 1, n)
+    return np.arange(low, high + 1)
 
 
 def feasible_counts(

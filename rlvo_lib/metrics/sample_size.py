@@ -289,7 +289,9 @@ def riley_validation(
     }
     if threshold is not None:
         variance = _net_benefit_variance(prevalence, c, share("threshold", threshold))
-        needed["net_benefit"] = variance * (2 * z / positive("width", width_net_benefit)) ** 2
+        needed["net_benefit"] = (
+            variance * (2 * z / positive("width_net_benefit", width_net_benefit)) ** 2
+        )
     sizes = {name: int(np.ceil(value - 1e-9)) for name, value in needed.items()}
     binding = max(needed, key=lambda name: needed[name])
     return ValidationSize(
@@ -312,9 +314,9 @@ def precision_plan(
     """How precise results of n patients will be, for each AUC the model may have.
 
     The operating point is the binormal model's with the best F1 (`binormal.best_f1`), its threshold
-    fixed beforehand. AUC: z intervals with the SE of ``method``; sensitivity and specificity: Wilson
-    at the expected counts; F1: its exact distribution at the rounded number of events; O/E: on the
-    log scale, at 1.
+    fixed beforehand. AUC: z intervals with the SE of ``method``, cut at 0 and 1 (their width is not);
+    sensitivity and specificity: Wilson at the expected counts; F1: its exact distribution at the
+    rounded number of events; O/E: on the log scale, at 1.
 
     Returns
     -------
@@ -355,5 +357,7 @@ def precision_plan(
     names = ["auc", "quantity", "value", "se", "low", "high", "power", "method"]
     table = pd.DataFrame(rows, columns=names).assign(n=n, events=events, prevalence=p)
     table["width"] = table["high"] - table["low"]
+    areas_only = table["quantity"] == "auc"
+    table.loc[areas_only, "width"] = 2 * z * table.loc[areas_only, "se"]
     order = ["n", "events", "prevalence", "auc", "quantity", "value", "se", "low", "high", "width"]
     return table[[*order, "power", "method"]]

@@ -27,7 +27,7 @@ from rlvo_lib.results.published import (
     statement,
 )
 
-COLUMNS = ("section", "id", "statement", "published", "value", "unit", "method")
+COLUMNS = ("section", "id", "statement", "published", "value", "what", "method")
 RATES = (0.50, 0.25)  # flag rates of the random classifiers
 SHRINKAGES = (0.9, 0.85, 0.8)
 WIDTHS = (0.10, 0.15, 0.20)
@@ -46,7 +46,7 @@ def consistency(
     Returns
     -------
     DataFrame with section, id, statement, published (the paper's number that the statement is about;
-    NaN if none), value, unit, method (exact, a formula, or a simulation with its draws and seed),
+    NaN if none), value, what (it is), method (exact, a formula, or a simulation with its draws and seed),
     data. Empty for a study without a published design.
     """
     published = read_published(study)
@@ -93,9 +93,7 @@ def _without_skill(paper: Published) -> Iterator[dict[str, Any]]:
         ("macro-f1", other / 2, "macro F1"),
         ("weighted-f1", accuracy * other, "weighted F1"),
     ):
-        yield statement(
-            f"{name}-nobody", f"flagging nobody has a {unit} of {value:.3f}", value, unit
-        )
+        yield statement(f"{name}-nobody", f"flagging nobody: {unit} {value:.3f}", value, unit)
     words = f"average precision of a constant score is the prevalence, {share:.3f}"
     yield statement("ap-constant", words, share, "average precision")
     for model in paper.with_f1:
@@ -218,8 +216,8 @@ def _fold_spread(paper: Published) -> Iterator[dict[str, Any]]:
         yield statement(f"fold-t-{own}", words, half, "half width", FORMULA, sd)
         low, high = (sd * np.sqrt((k - 1) / chi2.ppf(q, k - 1)) for q in (0.975, 0.025))
         words = f"{printed}: the SD itself is known only to {low:.3f} to {high:.3f} (95 %)"
-        yield statement(f"fold-sd-low-{own}", words, low, "SD of AUC", FORMULA, sd)
-        yield statement(f"fold-sd-high-{own}", words, high, "SD of AUC", FORMULA, sd)
+        yield statement(f"fold-sd-low-{own}", words, low, "lower limit of SD", FORMULA, sd)
+        yield statement(f"fold-sd-high-{own}", words, high, "upper limit of SD", FORMULA, sd)
         both = float(np.hypot(of_mean, se))
         words = (
             f"{model.label}: SE from retraining and from the {events} events together, {both:.4f}"

@@ -14,7 +14,7 @@ from rlvo_lib.results.published import HALF_PRINTED, Model, Published, read_publ
 
 THIS_RUN, PUBLISHED, PLANNED = "this run", "published", "planned"
 PARAMETERS = (3, 5, 10, 20, 30)
-SIZES = (100, 200, 500, 1000, 2000, 5000)
+SIZES = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 AREAS = (0.6, 0.7, 0.8, 0.9)
 
 

@@ -96,7 +96,7 @@ def read_published(study: Study) -> Published | None:
 
 
 def statement(
-    id: str, words: str, value: float, unit: str, method: str = EXACT, published: float = np.nan
+    id: str, words: str, value: float, what: str, method: str = EXACT, published: float = np.nan
 ) -> dict[str, Any]:
     """One row of `consistency`, without its section."""
     return {
@@ -104,6 +104,6 @@ def statement(
         "statement": words,
         "published": float(published),
         "value": float(value),
-        "unit": unit,
+        "what": what,
         "method": method,
     }

@@ -61,8 +61,12 @@ def _errors(paper: Published, model: Model) -> Rows:
     how = f"{FORMULA} (hanley-mcneil)"
     yield statement(f"auc-se-{model.id}", f"{own}: SE {se:.4f}", se, "SE of AUC", how, model.auc)
     words = f"{own}: 95 % interval {low:.3f} to {high:.3f}, width {2 * half:.3f}"
-    for name, value in (("low", low), ("high", high), ("width", 2 * half)):
-        yield statement(f"auc-{name}-{model.id}", words, value, "AUC", how, model.auc)
+    for name, value, what in (
+        ("low", low, "lower limit of AUC"),
+        ("high", high, "upper limit of AUC"),
+        ("width", 2 * half, "width"),
+    ):
+        yield statement(f"auc-{name}-{model.id}", words, value, what, how, model.auc)
     exact = size.auc_se(model.auc, events, n, "binormal")
     words = f"{own}: SE {exact:.4f} if the scores are normal"
     yield statement(
@@ -84,15 +88,19 @@ def _drawn_auc(paper: Published, model: Model, draws: int, seed: int) -> Rows:
     width = sets["high"] - sets["low"]
     short, long = np.quantile(width, [0.05, 0.95])
     words = f"{own}: DeLong intervals are {width.mean():.3f} wide on average, {short:.3f} to {long:.3f} in 90 %"
-    for name, value in (("mean", width.mean()), ("p5", short), ("p95", long)):
-        yield statement(f"delong-width-{name}-{model.id}", words, value, "AUC", how, model.auc)
+    for name, value, what in (
+        ("mean", width.mean(), "mean width"),
+        ("p5", short, "width, 5 % quantile"),
+        ("p95", long, "width, 95 % quantile"),
+    ):
+        yield statement(f"delong-width-{name}-{model.id}", words, value, what, how, model.auc)
     near = (sets["auc"] - model.auc).abs() <= NEAR_AUC
     value, kept = _mean(width[near]), int(near.sum())
     words = (
         f"{own}: where the observed AUC is within {NEAR_AUC:.2f} of it, they are {value:.3f} wide"
     )
     yield statement(
-        f"delong-width-given-{model.id}", words, value, "AUC", _simulated(draws, seed, kept), model.auc
+        f"delong-width-given-{model.id}", words, value, "mean width", _simulated(draws, seed, kept), model.auc
     )  # fmt: skip
     for name, low, high in (("Wald", "low", "high"), ("logit", "logit_low", "logit_high")):
         covered = float(((sets[low] <= model.auc) & (model.auc <= sets[high])).mean())
@@ -102,8 +110,10 @@ def _drawn_auc(paper: Published, model: Model, draws: int, seed: int) -> Rows:
         )
     low, high = np.quantile(sets["auc"], [0.025, 0.975])
     words = f"{own}: the middle 95 % of observed AUCs run from {low:.3f} to {high:.3f}"
-    yield statement(f"observed-low-{model.id}", words, low, "AUC", how, model.auc)
-    yield statement(f"observed-high-{model.id}", words, high, "AUC", how, model.auc)
+    yield statement(f"observed-low-{model.id}", words, low, "AUC, 2.5 % quantile", how, model.auc)
+    yield statement(
+        f"observed-high-{model.id}", words, high, "AUC, 97.5 % quantile", how, model.auc
+    )
     above = float((sets["low"] > 0.5).mean())
     words = f"{own}: significantly above 0.5 (two-sided 5 %, DeLong) with probability {above:.2f}"
     yield statement(f"significant-{model.id}", words, above, "probability", how, model.auc)
@@ -146,12 +156,21 @@ def _difference_errors(paper: Published, a: Model, b: Model) -> Rows:
         )
         for what, value, unit in (
             ("se", se, "SE of difference"),
-            ("low", difference - half, "difference in AUC"),
-            ("high", difference + half, "difference in AUC"),
+            ("low", difference - half, "lower limit of difference"),
+            ("high", difference + half, "upper limit of difference"),
             ("p", p, "p"),
         ):
             id = f"difference-{what}-r{r * 100:.0f}-{name}"
             yield statement(id, words, value, unit, how, difference)
+        se = size.auc_difference_se(a.auc, 1 - b.auc, -r, *paper.counts)
+        turned = float(2 * ndtr(-abs(a.auc + b.auc - 1) / se))
+        words = (
+            f"the same with the score of {b.label} turned round (AUC {1 - b.auc:.2f}, correlation "
+            f"{0 - r:.1f}): p = {turned:.2g} in place of {p:.2g}"
+        )
+        yield statement(
+            f"difference-turned-p-r{r * 100:.0f}-{name}", words, turned, "p", how, difference
+        )
     for method in ("hanley-mcneil", "binormal"):
         r = size.correlation_for_significance(a.auc, b.auc, *paper.counts, method=method)
         words = f"p < 0.05 for {difference:.2f} takes two AUCs that correlate by more than {r:.2f}"
@@ -268,18 +287,38 @@ def _feasible(paper: Published, model: Model, points: pd.DataFrame) -> Rows:
         low, high = float(points[column].min()), float(points[column].max())
         words = f"{printed}: {what} anywhere from {low:.3f} to {high:.3f}"
         unit = "SD of F1" if column == "f1_sd" else what
-        yield statement(f"pairs-{column}-low-{id}", words, low, unit, EXACT, model.f1)
-        yield statement(f"pairs-{column}-high-{id}", words, high, unit, EXACT, model.f1)
+        yield statement(f"pairs-{column}-low-{id}", words, low, f"lowest {unit}", EXACT, model.f1)
+        yield statement(
+            f"pairs-{column}-high-{id}", words, high, f"highest {unit}", EXACT, model.f1
+        )
     if np.isfinite(model.auc):
         share = float(points["compatible"].mean())
         words = f"{printed}: {share:.0%} of the pairs are arithmetically compatible with AUC {model.auc:.2f}"
         yield statement(f"pairs-compatible-{id}", words, share, "share", EXACT, model.auc)
+    yield from _half_found(points, model, printed)
     least = int(np.ceil(0.3 * paper.events_test))
     some = points[points["tp"] >= least]
     if len(some):
         value = float(some["balanced_accuracy"].max())
         words = f"{printed}: the pairs with {least} true alarms or more have balanced accuracy of at most {value:.3f}"
         yield statement(f"pairs-balanced-{id}", words, value, "balanced accuracy", EXACT, model.f1)
+
+
+def _half_found(points: pd.DataFrame, model: Model, printed: str) -> Rows:
+    """The sampling of F1 at the pair that finds nearest to half of the events."""
+    away = (points["sensitivity"] - 0.5).abs().round(9)
+    rank = pd.DataFrame({"away": away, "off": (points["f1"] - model.f1).abs()})
+    pair = points.loc[rank.sort_values(["away", "off"], kind="stable").index[0]]
+    words = (
+        f"{printed} from {pair.tp:.0f} true and {pair.fp:.0f} false alarms: sampling SD {pair.f1_sd:.3f}, "
+        f"95 % {pair.f1_low:.2f} to {pair.f1_high:.2f}"
+    )
+    for name, value, what in (
+        ("sd", pair.f1_sd, "SD of F1"),
+        ("low", pair.f1_low, "F1, 2.5 % quantile"),
+        ("high", pair.f1_high, "F1, 97.5 % quantile"),
+    ):
+        yield statement(f"pair-half-{name}-{model.id}", words, value, what, EXACT, model.f1)
 
 
 def _thresholds(paper: Published, model: Model, draws: int, seed: int) -> Rows:
