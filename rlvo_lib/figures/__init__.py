@@ -5,22 +5,23 @@ notebook shows one that ends a cell. Colours are Okabe and Ito's, told apart by 
 line styles and markers repeat what colour says. `stamp` marks a figure as made from simulated data.
 """
 
+from rlvo_lib.figures.calibration import calibration_plot
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
+from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
 from rlvo_lib.figures.performance import (
     auc_forest,
-    calibration_plot,
     ceiling_forest,
     ladder_forest,
     risk_by_outcome,
-    roc_curves,
     training_curves,
 )
 from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.planning import auc_width_by_n
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
+from rlvo_lib.figures.subgroups import subgroup_forest
 
 __all__ = [
     "COLOURS",
@@ -31,12 +32,14 @@ __all__ = [
     "calibration_plot",
     "canvas",
     "ceiling_forest",
+    "decision_curves",
     "flow_diagram",
     "label_overlap_bars",
     "ladder_forest",
     "learning_curve",
     "missingness_bars",
     "phantom_page",
+    "precision_recall_curves",
     "qc_mosaic",
     "risk_by_outcome",
     "roc_curves",
@@ -46,5 +49,6 @@ __all__ = [
     "shap_beeswarm",
     "stamp",
     "stamped",
+    "subgroup_forest",
     "training_curves",
 ]

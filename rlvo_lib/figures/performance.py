@@ -1,4 +1,4 @@
-"""Training curves, ROC curves, estimates with their uncertainty and ceilings, calibration, predicted risks."""
+"""Training curves, estimates with their uncertainty and ceilings, predicted risks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from rlvo_lib.figures.style import (
     WITHOUT,
     Figure,
     canvas,
-    legend,
     name_of,
     need,
     pick,
@@ -96,51 +95,6 @@ def _draw_losses(
                 label=label(part), marker="o" if len(curve) == 1 else None, markersize=3,
             )  # fmt: skip
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-
-def roc_curves(
-    points: pd.DataFrame,
-    *,
-    performance: pd.DataFrame | None = None,
-    labels: Mapping[str, str] | None = None,
-    arms: Sequence[str] = (),
-) -> Figure:
-    """ROC curves of the ensembles (`results.roc_points`); the AUCs in the legend from `performance`.
-
-    ``arms`` picks and orders the curves; at most eight can be told apart, the rest are left out.
-    """
-    points = need(points, "arm", "fpr", "tpr")
-    chosen = pick(points["arm"], arms, labels)[: len(COLOURS)]
-    figure = canvas(6.2, 5.6)
-    axis = figure.axes[0]
-    axis.plot(
-        [0, 1], [0, 1], color=NO_SKILL, linewidth=1, linestyle=(0, (2, 2)), label="no skill (0.50)"
-    )
-    for k, arm in enumerate(chosen):
-        rows = points[points["arm"] == arm]
-        curves = rows.groupby("seed") if "seed" in rows else [(0, rows)]
-        for number, (_, curve) in enumerate(curves):
-            axis.plot(
-                curve["fpr"], curve["tpr"], color=COLOURS[k], linestyle=STYLES[k % 4], linewidth=1.8,
-                label=name_of(labels, arm) + _area(performance, arm) if number == 0 else None,
-            )  # fmt: skip
-    axis.set(
-        xlabel="1 - specificity (share of patients without the outcome who are flagged)",
-        ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal",
-    )  # fmt: skip
-    axis.grid(color=GRID, linewidth=0.6)
-    legend(axis, loc="lower right", title="AUC of the fold ensemble [95 % CI]", title_fontsize=8.5)
-    return figure
-
-
-def _area(performance: pd.DataFrame | None, arm: str) -> str:
-    if performance is None:
-        return ""
-    row = performance[(performance["arm"] == arm) & (performance["metric"] == "auc")]
-    if row.empty:
-        return ""
-    r = row.iloc[0]
-    return f"  {r['ensemble']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
 
 
 def auc_forest(
@@ -280,37 +234,6 @@ def ceiling_forest(ceiling: pd.DataFrame, *, labels: Mapping[str, str] | None = 
     return figure
 
 
-def calibration_plot(
-    points: pd.DataFrame, *, labels: Mapping[str, str] | None = None, arms: Sequence[str] = ()
-) -> Figure:
-    """Observed against predicted risk with Wilson intervals (`results.calibration_points`)."""
-    points = need(points, "arm", "predicted", "observed", "low", "high")
-    chosen = pick(points["arm"], arms, labels)[:6]
-    columns = min(3, len(chosen))
-    count = -(-len(chosen) // columns)
-    figure = canvas(3.1 * columns + 0.5, 3.0 * count + 0.5, count, columns, squeeze=False)
-    top = min(
-        1.0, 1.08 * float(points.loc[points["arm"].isin(chosen), ["predicted", "high"]].max().max())
-    )
-    for k, axis in enumerate(figure.axes):
-        if k >= len(chosen):
-            axis.set_visible(False)
-            continue
-        rows = points[points["arm"] == chosen[k]]
-        axis.plot([0, 1], [0, 1], color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1)
-        axis.errorbar(
-            rows["predicted"], rows["observed"],
-            yerr=np.abs([rows["observed"] - rows["low"], rows["high"] - rows["observed"]]),
-            fmt="o", color=COLOURS[0], markersize=5, capsize=2, linewidth=1.3,
-        )  # fmt: skip
-        axis.set_title(name_of(labels, chosen[k]), fontsize=9.5, color=INK)
-        axis.set(xlim=(0, top), ylim=(0, top), aspect="equal")
-        axis.grid(color=GRID, linewidth=0.6)
-    figure.supxlabel("Mean predicted risk of the group", fontsize=9.5)
-    figure.supylabel("Observed share with the outcome [95 % CI]", fontsize=9.5)
-    return figure
-
-
 def risk_by_outcome(
     ensembles: pd.DataFrame,
     *,
@@ -324,15 +247,21 @@ def risk_by_outcome(
     frame = need(ensembles, "arm", "y_true", "probability")
     chosen = pick(frame["arm"], arms, labels)
     frame = frame[frame["arm"].isin(chosen)]
-    figure = canvas(7.2, 1.4 + 0.5 * len(chosen))
+    figure = canvas(7.2, 1.4 + 0.8 * len(chosen))
     axis = figure.axes[0]
+    low, high = frame["probability"].min(), frame["probability"].max()
+    margin = 0.06 * (high - low) + 0.01
     sns.swarmplot(
         data=frame.assign(outcome=frame["y_true"].map(dict(enumerate(outcome_names)))),
         x="probability", y="arm", hue="outcome", order=chosen, hue_order=list(outcome_names),
         palette=[WITHOUT, WITH], dodge=True, size=3.2, warn_thresh=1, ax=axis,
     )  # fmt: skip
     axis.set_yticks(range(len(chosen)), [name_of(labels, arm) for arm in chosen])
-    axis.set(xlabel="Predicted probability (fold ensemble)", ylabel="", xlim=(-0.01, 1.01))
+    axis.set(
+        xlabel="Predicted probability (fold ensemble)",
+        ylabel="",
+        xlim=(low - margin, high + margin),
+    )
     axis.grid(axis="x", color=GRID, linewidth=0.6)
     axis.get_legend().remove()
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
