@@ -25,8 +25,8 @@ from rlvo_lib.experiment.arms import COMBINED
 from rlvo_lib.experiment.fitting import network_scans
 from rlvo_lib.experiment.running import run_work, unfinished
 from rlvo_lib.preprocess import TensorCache
-from rlvo_lib.results.performance import interval
 from rlvo_lib.results.predictions import scores_of
+from rlvo_lib.results.uncertainty import interval
 
 GROUPS = ("modalities", "fusion", "location", "resolution", "patients")
 BASE = "base"  # the group and the name of an unchanged arm

@@ -92,8 +92,9 @@ def test_thresholds_come_from_the_pooled_out_of_fold_predictions(predictions, th
 def test_performance_columns_and_order(performance):
     assert list(performance.columns) == [
         "arm", "metric", "mean", "sd", "n_folds", "ensemble", "low", "high", "n", "events",
-        "threshold_rule", "interval_method", "data",
+        "threshold_rule", "interval_method", "seeds", "sd_seeds", "no_skill", "no_skill_how", "data",
     ]  # fmt: skip
+    assert set(performance["seeds"]) == {1} and performance["sd_seeds"].isna().all()
     assert list(dict.fromkeys(performance["arm"])) == list(ARMS)  # the study file's order
     assert set(performance["n"]) == {60} and set(performance["events"]) == {15}
     assert set(performance["n_folds"]) == {4} and set(performance["data"]) == {"simulated"}
@@ -139,6 +140,10 @@ def test_several_seeds_are_averaged(study):
     rms = np.sqrt((alone[0]["sd"] ** 2 + alone[1]["sd"] ** 2) / 2)
     np.testing.assert_allclose(both["sd"], rms, atol=1e-12)
     assert set(both["n_folds"]) == {4} and set(both["n"]) == {60}
+    # the spread over seeds is that of their ensembles, apart from the spread over fold models
+    between = np.abs(alone[0]["ensemble"] - alone[1]["ensemble"]) / np.sqrt(2)
+    np.testing.assert_allclose(both["sd_seeds"], between, atol=1e-12)
+    assert set(both["seeds"]) == {2}
     compared = results.comparisons(predictions, study, data="real")
     aucs = both[both["metric"] == "auc"].set_index("arm")["ensemble"]
     expected = aucs["daft"] - aucs["imaging"]
@@ -156,7 +161,7 @@ def test_a_design_without_a_test_set(study):
         table[table["metric"] == "auc"]["ensemble"], pooled[pooled["metric"] == "auc"]["estimate"]
     )
     paper = results.paper_table(table, pooled, study)
-    assert paper.loc[0, "F1 of flagging everyone"] == "0.400"
+    assert paper.loc[0, "F1 (event class) of flagging everyone"] == "0.400"
 
 
 def test_the_papers_table(performance, predictions, thresholds, study):
@@ -173,6 +178,8 @@ def test_the_papers_table(performance, predictions, thresholds, study):
     assert table.loc[1, "AUC, mean ± SD"] == f"{row['mean']:.2f} ± {row['sd']:.2f}"
     limits = f"{row['ensemble']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
     assert table.loc[1, "ensemble AUC [95 % CI]"] == limits
+    assert {"F1 (event class), mean ± SD", "ensemble F1 (event class) [95 % CI]"} <= set(table)
+    assert set(table["threshold of F1"]) == {"max-f1 on pooled out-of-fold"}
 
 
 def test_the_best_imaging_arm_is_chosen_out_of_fold_only(
@@ -198,8 +205,8 @@ def test_flagging_everyone_is_that_of_the_rows_own_patients(predictions, study):
     pooled = results.out_of_fold(fewer, chosen, study, data="real", resamples=10)
     paper = results.paper_table(table, pooled, study).drop_duplicates("arm").set_index("arm")
     assert paper.loc["daft", ["n", "events"]].tolist() == [55, 10]
-    assert paper.loc["daft", "F1 of flagging everyone"] == f"{20 / 65:.3f}"
-    assert paper.loc["imaging", "F1 of flagging everyone"] == f"{30 / 75:.3f}"
+    assert paper.loc["daft", "F1 (event class) of flagging everyone"] == f"{20 / 65:.3f}"
+    assert paper.loc["imaging", "F1 (event class) of flagging everyone"] == f"{30 / 75:.3f}"
 
 
 def test_flagging_everyone_has_an_interval_over_patients(predictions, thresholds, study):
@@ -246,6 +253,47 @@ def test_no_skill_lines(predictions):
     assert lines["test", "f1", "flagging everyone"] == pytest.approx(0.4)
     assert lines["test", "average_precision", "prevalence"] == 0.25
     assert lines["out-of-fold", "auc", "ranking at random"] == 0.5
+    coin = lines["test", "f1", "flagging by the toss of a coin (expected)"]
+    assert coin == pytest.approx(metrics.coin_f1([1] * 15 + [0] * 45)) and coin < 0.4
+    assert lines["test", "net_benefit", "treating nobody, at any threshold"] == 0
+    everyone = lines["test", "net_benefit", "treating everyone, threshold 20 %"]
+    assert everyone == pytest.approx(0.25 - 0.75 * 0.25)
+    assert lines["test", "npv", "flagging at random"] == 0.75
+
+
+def test_every_estimate_stands_beside_what_no_skill_gives(
+    performance, predictions, thresholds, study
+):
+    rows = performance.set_index(["arm", "metric"]).loc["daft"]
+    assert rows["no_skill"][["auc", "average_precision", "scaled_brier", "ppv"]].tolist() == [
+        0.5, 0.25, 0.0, 0.25,
+    ]  # fmt: skip
+    assert rows.loc["f1", ["no_skill", "no_skill_how"]].tolist() == [0.4, "flagging everyone"]
+    assert rows.loc["brier", "no_skill"] == 0.1875 and rows.loc["npv", "no_skill"] == 0.75
+    # as many flagged at random: sensitivity is the share flagged, specificity the rest
+    test = predictions.query("arm == 'daft' and partition == 'test'")
+    p = test.groupby("participant_id")["probability"].mean()
+    share = (p >= thresholds.set_index("arm").loc["daft", "threshold"]).mean()
+    assert rows.loc["sensitivity", "no_skill"] == pytest.approx(share)
+    assert rows.loc["specificity", "no_skill"] == pytest.approx(1 - share)
+    pooled = results.out_of_fold(predictions, thresholds, study, data="real", resamples=10)
+    assert pooled.set_index(["arm", "metric"]).loc[("daft", "f1"), "no_skill"] == pytest.approx(0.4)
+
+
+def test_the_main_arms_are_those_compared(study):
+    assert results.main_arms(study, ["daft", "ncct", "imaging"]) == ["imaging", "daft"]
+    assert results.main_arms(study, ["ncct"]) == ["ncct"]  # nothing compared was run
+    assert results.main_arms(dataclasses.replace(study, comparisons=()), ["daft", "cta"]) == [
+        "cta",
+        "daft",
+    ]
+
+
+def test_all_arms_share_the_resamples_of_one_arm_alone(predictions, thresholds, performance, study):
+    alone = predictions[predictions["arm"] == "daft"]
+    table = results.performance(alone, thresholds, study, data="simulated", resamples=200)
+    both = performance[performance["arm"] == "daft"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table, both)
 
 
 def test_comparisons_are_paired_and_adjusted(predictions, performance, study):
@@ -265,6 +313,7 @@ def test_comparisons_are_paired_and_adjusted(predictions, performance, study):
         without.loc[2, "p_holm"]
     )
     assert without.loc[0, "p_holm"] <= table.loc[0, "p_holm"]
+    assert without.loc[2, ["bootstrap_low", "bootstrap_p"]].isna().all()
 
 
 def test_probability_tables(predictions, study):
@@ -275,9 +324,10 @@ def test_probability_tables(predictions, study):
     assert (points.groupby("arm")["events"].sum() == 15).all()
     assert points["observed"].between(points["low"], points["high"]).all()
     roc = results.roc_points(predictions, study, data="real")
+    assert list(dict.fromkeys(roc["arm"])) == ["clinical_logistic", "imaging", "concat", "daft"]
     area = roc.groupby("arm").apply(lambda g: np.trapezoid(g["tpr"], g["fpr"]))
     ensembles = results.ensembles(predictions, "test")
-    for arm, group in ensembles.groupby("arm"):
+    for arm, group in ensembles[ensembles["arm"] != "ncct"].groupby("arm"):
         assert area[arm] == pytest.approx(sk.roc_auc_score(group["y_true"], group["probability"]))
     assert not np.isinf(roc["threshold"]).any()
     spread = results.risk_distribution(predictions, study, data="real")

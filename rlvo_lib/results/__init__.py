@@ -15,7 +15,11 @@ Two uncertainties are kept apart and never mixed:
 
 Several training seeds are averaged: the mean of the seeds' values, the root mean square of the
 seeds' SDs, and the interval of the average of the seeds' ensembles (each seed has its own ensemble
-and threshold, on the same patients).
+and threshold, on the same patients). ``sd_seeds`` is the SD of the ensemble's value over the seeds: how
+much another start of training changes, a third thing that is mixed with neither.
+
+Beside every estimate stands ``no_skill``: what no skill at all would give. F1, wherever it stands, is
+that of the event class. Curves, decision curves and subgroups are made for `main_arms` alone.
 
 In a design without a test set, the out-of-fold predictions take its place: ``mean`` and ``sd`` are
 then over the held-out folds, and the "ensemble" is the pooled out-of-fold estimate.
@@ -27,34 +31,36 @@ it. It describes the simulator, never patients.
 from rlvo_lib.results.attribution import shap_importance
 from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
 from rlvo_lib.results.claims import claims
+from rlvo_lib.results.comparisons import comparisons, comparisons_flagged, comparisons_folds
 from rlvo_lib.results.consistency import consistency
+from rlvo_lib.results.curves import pr_band, pr_points, roc_band, roc_points
 from rlvo_lib.results.evaluation import evaluate
 from rlvo_lib.results.paper import best_arm, paper_table
-from rlvo_lib.results.performance import (
-    METRICS,
-    comparisons,
-    no_skill,
-    out_of_fold,
-    performance,
-)
+from rlvo_lib.results.performance import no_skill, out_of_fold, performance
 from rlvo_lib.results.planning import development_size, feasible_points, precision
 from rlvo_lib.results.predictions import (
     check_predictions,
     choose_thresholds,
     ensembles,
+    main_arms,
     patient_risk,
     reported_partition,
 )
 from rlvo_lib.results.probabilities import (
+    calibration_curve,
     calibration_points,
     calibration_table,
     risk_distribution,
-    roc_points,
 )
+from rlvo_lib.results.subgroups import subgroups
+from rlvo_lib.results.uncertainty import METRICS
+from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
 
 __all__ = [
+    "DECISION_THRESHOLDS",
     "METRICS",
     "best_arm",
+    "calibration_curve",
     "calibration_points",
     "calibration_table",
     "ceiling_of",
@@ -64,20 +70,29 @@ __all__ = [
     "choose_thresholds",
     "claims",
     "comparisons",
+    "comparisons_flagged",
+    "comparisons_folds",
     "consistency",
+    "decision_curve",
     "development_size",
     "ensembles",
     "evaluate",
     "feasible_points",
+    "main_arms",
     "no_skill",
+    "operating_points",
     "out_of_fold",
     "paper_table",
     "patient_risk",
     "performance",
+    "pr_band",
+    "pr_points",
     "precision",
     "reported_partition",
     "risk_distribution",
+    "roc_band",
     "roc_points",
     "shap_importance",
     "share_of",
+    "subgroups",
 ]

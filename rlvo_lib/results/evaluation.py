@@ -9,8 +9,8 @@ import pandas as pd
 
 from rlvo_lib import metrics
 from rlvo_lib.config import InputError
-from rlvo_lib.results.performance import bootstrap_limits
 from rlvo_lib.results.probabilities import CLIP
+from rlvo_lib.results.uncertainty import bootstrap_limits
 
 SAME_DATA = "threshold of maximal F1, chosen on these same patients: optimistic"
 NOT_PROBABILITY = "not a probability (outside 0 to 1): not estimated"

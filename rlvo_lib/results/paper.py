@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rlvo_lib import metrics
 from rlvo_lib.config import MAIN, InputError, Study
 
 PUBLISHED = "published, another cohort"
+#: Metric -> what it is called where it is shown.
+SHOWN = {"auc": "AUC", "f1": "F1 (event class)"}
 
 
 def best_arm(out_of_fold: pd.DataFrame, study: Study, group: str | list[str]) -> str:
@@ -40,9 +41,10 @@ def paper_table(performance: pd.DataFrame, out_of_fold: pd.DataFrame, study: Stu
 
     Returns
     -------
-    DataFrame of text, one row a model: model, arm, "AUC, mean ± SD", "F1, mean ± SD",
-    "AUC, published, another cohort", "F1, published, another cohort", "ensemble AUC [95 % CI]",
-    "ensemble F1 [95 % CI]", "F1 of flagging everyone", n, events, data.
+    DataFrame of text, one row a model: model, arm, "AUC, mean ± SD", "F1 (event class), mean ± SD",
+    "AUC, published, another cohort", "F1, published, another cohort" (of which class, a paper may not
+    say), "ensemble AUC [95 % CI]", "ensemble F1 (event class) [95 % CI]", "F1 (event class) of flagging
+    everyone", "threshold of F1" (its rule, and where it was chosen), n, events, data.
     """
     by = performance.set_index(["arm", "metric"])
     ran = list(dict.fromkeys(performance["arm"]))
@@ -77,20 +79,20 @@ def _label(study: Study, arm: str) -> str:
 
 def _row(model: str, arm: str, by: pd.DataFrame, entry: dict) -> dict[str, object]:
     row: dict[str, object] = {"model": model, "arm": arm}
-    for metric in ("auc", "f1"):
+    for metric, name in SHOWN.items():
         values = by.loc[(arm, metric)]
-        row[f"{metric.upper()}, mean ± SD"] = _plus_minus(values["mean"], values["sd"])
-    for metric in ("auc", "f1"):
+        row[f"{name}, mean ± SD"] = _plus_minus(values["mean"], values["sd"])
+    for metric in SHOWN:
         published = (entry.get(metric, np.nan), entry.get(f"{metric}_sd", np.nan))
         row[f"{metric.upper()}, {PUBLISHED}"] = _plus_minus(*published) if metric in entry else "–"
-    for metric in ("auc", "f1"):
+    for metric, name in SHOWN.items():
         values = by.loc[(arm, metric)]
         limits = f"[{_number(values['low'])}, {_number(values['high'])}]"
-        row[f"ensemble {metric.upper()} [95 % CI]"] = f"{_number(values['ensemble'])} {limits}"
-    n, events = int(values["n"]), int(values["events"])
-    everyone = metrics.flag_everyone_f1(np.repeat([1, 0], [events, n - events]))
-    row["F1 of flagging everyone"] = _number(everyone, 3)
-    return row | {"n": n, "events": events, "data": values["data"]}
+        row[f"ensemble {name} [95 % CI]"] = f"{_number(values['ensemble'])} {limits}"
+    f1 = by.loc[(arm, "f1")]
+    row[f"{SHOWN['f1']} of flagging everyone"] = _number(f1["no_skill"], 3)
+    row["threshold of F1"] = f1["threshold_rule"]
+    return row | {"n": int(f1["n"]), "events": int(f1["events"]), "data": f1["data"]}
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.config import InputError
+from rlvo_lib.config import InputError, Study
 
 Partition = Literal["out-of-fold", "test"]
 COLUMNS = ("participant_id", "partition", "arm", "seed", "fold", "y_true", "probability")
@@ -99,6 +99,25 @@ def arms_in_order(arms: Iterable[str], order: Iterable[str] = ()) -> list[str]:
     return known + sorted(present - set(known))
 
 
+def main_arms(study: Study, present: Iterable[str]) -> list[str]:
+    """The arms that the study file compares, of those present, in its order; all, if none of them is.
+
+    Curves, decision curves and subgroups are stored for these alone.
+    """
+    named = {arm for pair in study.comparisons for arm in pair}
+    ordered = arms_in_order(present, study.arms)
+    return [arm for arm in ordered if arm in named] or ordered
+
+
+def reported(predictions: pd.DataFrame, study: Study, *, main: bool = False) -> list[Scores]:
+    """The arms (``main``: `main_arms`) where results are reported, in the study file's order."""
+    predictions = check_predictions(predictions)
+    frame = ensembles(predictions, reported_partition(predictions))
+    if main:
+        frame = frame[frame["arm"].isin(main_arms(study, frame["arm"]))]
+    return list(scores_of(frame, study.arms))
+
+
 @dataclass(frozen=True)
 class Scores:
     """One arm's probabilities on the same patients: one column a seed (an ensemble each)."""
@@ -154,6 +173,12 @@ def choose_thresholds(
         rows.append((arm, seed, rule, threshold, chosen_on, y.size, int(y.sum())))
     columns = ["arm", "seed", "rule", "threshold", "chosen_on", "n", "events"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def rule_text(thresholds: pd.DataFrame, *, same_patients: bool) -> str:
+    """How the thresholds were chosen and on what; judged on the same patients, they are optimistic."""
+    rules = " / ".join(sorted(set(thresholds["rule"] + " on pooled " + thresholds["chosen_on"])))
+    return f"{rules} (the same patients: optimistic)" if same_patients else rules
 
 
 def threshold_of(thresholds: pd.DataFrame, arm: str, seed: Any) -> float:

@@ -1,4 +1,4 @@
-"""Calibration and the curves that figures are drawn from, of the fold ensembles."""
+"""Whether the ensembles' probabilities can be believed: calibration, and how risks are distributed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,9 @@ import pandas as pd
 
 from rlvo_lib import metrics
 from rlvo_lib.config import Study
-from rlvo_lib.results.predictions import (
-    Scores,
-    check_predictions,
-    ensembles,
-    reported_partition,
-    scores_of,
-)
+from rlvo_lib.results.predictions import check_predictions, reported, reported_partition
 
 CLIP = 1e-6  # by which a probability of exactly 0 or 1 is moved before its logit is taken
-
-
-def _reported(predictions: pd.DataFrame, study: Study) -> tuple[str, list[Scores]]:
-    predictions = check_predictions(predictions)
-    partition = reported_partition(predictions)
-    return partition, list(scores_of(ensembles(predictions, partition), study.arms))
 
 
 def calibration_table(predictions: pd.DataFrame, study: Study, *, data: str) -> pd.DataFrame:
@@ -33,11 +21,11 @@ def calibration_table(predictions: pd.DataFrame, study: Study, *, data: str) -> 
     -------
     DataFrame with arm, seed, partition, the fields of `rlvo_lib.metrics.Calibration`, data.
     """
-    partition, arms = _reported(predictions, study)
+    partition = reported_partition(check_predictions(predictions))
     rows = [
         {"arm": scores.arm, "seed": seed, "partition": partition}
         | asdict(metrics.calibration(scores.y, scores.p[:, k], clip=CLIP))
-        for scores in arms
+        for scores in reported(predictions, study)
         for k, seed in enumerate(scores.seeds)
     ]
     return pd.DataFrame(rows).assign(data=data)
@@ -53,7 +41,7 @@ def calibration_points(
     DataFrame with arm, seed, group, predicted (mean), observed, low, high (Wilson), n, events, data.
     """
     rows = []
-    for scores in _reported(predictions, study)[1]:
+    for scores in reported(predictions, study):
         for k, seed in enumerate(scores.seeds):
             p = scores.p[:, k]
             edges = np.unique(np.quantile(p, np.linspace(0, 1, groups + 1)[1:-1]))
@@ -69,33 +57,27 @@ def calibration_points(
     return pd.DataFrame(rows, columns=columns).assign(data=data)
 
 
-def roc_points(predictions: pd.DataFrame, study: Study, *, data: str) -> pd.DataFrame:
-    """Every corner of each ensemble's ROC curve: arm, seed, threshold, fpr, tpr, data.
+def calibration_curve(predictions: pd.DataFrame, study: Study, *, data: str) -> pd.DataFrame:
+    """Smoothed observed against predicted risk of the main arms (`rlvo_lib.metrics.calibration_curve`).
 
-    The first point, where nobody is flagged, has no threshold (NaN).
+    Returns
+    -------
+    DataFrame with arm, seed, predicted, observed, low, high (95 %, pointwise), data.
     """
-    from sklearn.metrics import roc_curve
-
     frames = []
-    for scores in _reported(predictions, study)[1]:
+    for scores in reported(predictions, study, main=True):
         for k, seed in enumerate(scores.seeds):
-            fpr, tpr, threshold = roc_curve(scores.y, scores.p[:, k], drop_intermediate=False)
-            threshold[0] = np.nan  # scikit-learn says infinity
-            points = {
-                "arm": scores.arm,
-                "seed": seed,
-                "threshold": threshold,
-                "fpr": fpr,
-                "tpr": tpr,
-            }
-            frames.append(pd.DataFrame(points))
+            curve = metrics.calibration_curve(scores.y, scores.p[:, k])
+            curve.insert(0, "arm", scores.arm)
+            curve.insert(1, "seed", seed)
+            frames.append(curve)
     return pd.concat(frames, ignore_index=True).assign(data=data)
 
 
 def risk_distribution(predictions: pd.DataFrame, study: Study, *, data: str) -> pd.DataFrame:
     """Quartiles of the ensemble's probability by outcome: arm, seed, y_true, n, min … max, data."""
     rows = []
-    for scores in _reported(predictions, study)[1]:
+    for scores in reported(predictions, study):
         for k, seed in enumerate(scores.seeds):
             for label in (0, 1):
                 p = scores.p[scores.y == label, k]
