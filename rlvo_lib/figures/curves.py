@@ -135,7 +135,7 @@ def decision_curves(
             label="treat nobody",
         )  # fmt: skip
         axis.set(xlim=(rows["threshold"].min(), rows["threshold"].max()), ylim=(-0.35 * top, top))
-        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return _finished(
         figure, xlabel="Threshold probability", ylabel="Net benefit (per patient)", square=False
     )

@@ -188,7 +188,7 @@ def _over_folds(frame: pd.DataFrame, a: str, b: str) -> tuple:
     first, second = (
         frame[frame["arm"] == arm].set_index(keys)[["y_true", "probability"]] for arm in (a, b)
     )
-    both = first.join(second["probability"], how="inner", rsuffix="_b")
+    both = first.join(second["probability"].rename("probability_b"), how="inner")
     folds = [fold for _, fold in both.groupby(["seed", "fold"])]
     kept = [fold for fold in folds if fold["y_true"].nunique() == 2]
     left_out = len(folds) - len(kept)
