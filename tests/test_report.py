@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import io
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_run import make_ceiling, make_run
+from PIL import Image
 
 from rlvo_lib import dataset, figures, report, storage
 from rlvo_lib.config import InputError, project_root
@@ -118,6 +120,68 @@ def test_a_figure_of_scans_is_written_as_png_alone(tmp_path):
     figure.subplots().imshow(np.zeros((4, 4)))
     assert report.save_figure(tmp_path, "scans", figure, data="simulated").exists()
     assert not (tmp_path / "figures" / "scans.svg").exists()
+
+
+def many_coloured():
+    figure = figures.canvas(3, 2)
+    colours = np.random.default_rng(0).uniform(size=(400, 3))
+    figure.axes[0].scatter(np.arange(400), np.arange(400) % 20, c=colours, s=4)
+    return figure
+
+
+def test_a_drawing_is_written_with_a_palette_and_looks_the_same(tmp_path):
+    figure = many_coloured()
+    plain = io.BytesIO()
+    figure.savefig(plain, format="png", dpi=140, metadata={"Software": None})
+    indexed = Image.open(io.BytesIO(figures.png(figure, dpi=140, text={"Description": "≥ 1"})))
+    assert indexed.mode == "P" and indexed.info["Description"] == "≥ 1"
+    before = np.asarray(Image.open(plain).convert("RGB")).astype(int)
+    after = np.asarray(indexed.convert("RGB")).astype(int)
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) > 256
+    assert len(np.unique(after.reshape(-1, 3), axis=0)) == 256
+    apart = np.abs(before - after).max(axis=2)
+    assert apart.max() < 64 and np.mean(apart > 16) < 0.01
+    assert (after[before.sum(axis=2) == 3 * 255] == 255).all()  # white stays white
+
+
+def test_a_figure_of_scans_keeps_every_colour():
+    figure = figures.canvas(3, 2)
+    figure.axes[0].imshow(np.random.default_rng(0).uniform(size=(40, 40, 3)))
+    with Image.open(io.BytesIO(figures.png(figure, dpi=100))) as image:
+        assert image.mode == "RGB"
+
+
+def test_a_figure_names_what_it_is_drawn_from(tmp_path):
+    report.save_table(tmp_path, "performance", FRAME, data="real", caption="Words")
+    storage.write_text(tmp_path / "predictions.csv", "a,b\n")
+    with pytest.raises(InputError, match=r"'roc_points': tables/roc_points.csv is not in the run"):
+        report.save_figure(
+            tmp_path, "roc", figures.canvas(3, 2), data="real", sources=["roc_points"]
+        )
+    assert not (tmp_path / "figures").exists()
+    sources = ("performance", "predictions.csv")
+    png = report.save_figure(tmp_path, "roc", figures.canvas(3, 2), data="real", sources=sources)
+    files = ["tables/performance.csv", "predictions.csv"]
+    assert report.read_sources(png) == {f: storage.digest(tmp_path / f) for f in files}
+    assert (
+        report.read_sources(report.save_figure(tmp_path, "a", figures.canvas(3, 2), data="real"))
+        == {}
+    )
+    with pytest.raises(InputError, match="not a readable PNG"):
+        report.read_sources(tmp_path / "predictions.csv")
+
+
+def test_a_long_table_has_no_latex_and_its_page_shows_the_first_rows(tmp_path):
+    frame = pd.DataFrame({"x": range(report.LONGEST + 1)})
+    short = report.save_table(
+        tmp_path, "points", frame.head(report.LONGEST), data="real", caption="A"
+    )
+    assert short.with_suffix(".tex").exists()
+    path = report.save_table(tmp_path, "points", frame, data="simulated", caption="Points. More.")
+    assert not path.with_suffix(".tex").exists() and len(storage.read_csv(path)) == len(frame)
+    page = path.with_suffix(".html").read_text("utf-8")
+    assert report.read_caption(path.with_suffix(".html")) == "SIMULATED DATA. Points. More."
+    assert page.count("<tr>") == 1 + 20 and 'href="points.csv"' in page and "of 131 rows" in page
 
 
 def test_a_saved_figure_is_stamped(tmp_path):

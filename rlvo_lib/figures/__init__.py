@@ -10,6 +10,7 @@ from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingnes
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
+from rlvo_lib.figures.palette import png
 from rlvo_lib.figures.performance import (
     auc_forest,
     ceiling_forest,
@@ -40,6 +41,7 @@ __all__ = [
     "missingness_bars",
     "phantom_page",
     "precision_recall_curves",
+    "png",
     "qc_mosaic",
     "risk_by_outcome",
     "roc_curves",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as _Figure
 
 from rlvo_lib.config import InputError
+from rlvo_lib.figures.palette import png
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 STYLES = ("-", "--", "-.", ":")
@@ -24,9 +24,7 @@ class Figure(_Figure):
     """A figure that shows itself in a notebook without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-        return buffer.getvalue()
+        return png(self, dpi=100)
 
 
 def canvas(width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options) -> Figure:

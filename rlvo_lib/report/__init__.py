@@ -6,7 +6,7 @@ absolute path or needs the network to be read.
 """
 
 from rlvo_lib.report.ceiling_file import NO_CEILING, keep_ceiling, read_ceiling
-from rlvo_lib.report.figure_files import save_figure
+from rlvo_lib.report.figure_files import read_sources, save_figure, source_digests
 from rlvo_lib.report.page import page_digests, render_notebook, write_index
 from rlvo_lib.report.page_check import page_differences
 from rlvo_lib.report.provenance import (
@@ -17,18 +17,21 @@ from rlvo_lib.report.provenance import (
     write_provenance,
 )
 from rlvo_lib.report.table_files import (
+    LONGEST,
     SIMULATED,
     html_table,
     read_caption,
     render_html,
     render_tex,
     save_table,
+    shown_rows,
     stamp_text,
     with_data,
 )
 
 __all__ = [
     "DIGESTED",
+    "LONGEST",
     "NO_CEILING",
     "SIMULATED",
     "digests",
@@ -39,12 +42,15 @@ __all__ = [
     "page_digests",
     "read_caption",
     "read_ceiling",
+    "read_sources",
     "render_html",
     "render_notebook",
     "render_tex",
     "run_study",
     "save_figure",
     "save_table",
+    "shown_rows",
+    "source_digests",
     "stamp_text",
     "with_data",
     "write_index",

@@ -14,6 +14,7 @@ from rlvo_lib.config import InputError, Study
 from rlvo_lib.report.figure_files import read_description
 from rlvo_lib.report.provenance import digests, run_study
 from rlvo_lib.report.table_files import (
+    LONGEST,
     cell,
     html_table,
     read_caption,
@@ -23,7 +24,6 @@ from rlvo_lib.report.table_files import (
 )
 
 MAIN_TABLES = ("paper", "comparisons")
-LONGEST_SHOWN = 130  # rows; longer tables are linked
 #: The order in which tables and figures are shown, by how their names begin; others follow by name.
 ORDER = (
     "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
@@ -74,7 +74,7 @@ def render_tables(run: str | Path) -> str:
 def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: list[dict]) -> str:
     stamp = stamp_text(data)
     tables = [_table(path) for path in sorted((run / "tables").glob("*.csv"), key=_rank)]
-    shown = [t for t in tables if t["rows"] <= LONGEST_SHOWN]
+    shown = [t for t in tables if t["rows"] <= LONGEST]
     by_name = {t["name"]: t for t in shown}
     return template("index.html").render(
         heading=f"{stamp + ': ' if stamp else ''}{study.title}",
@@ -91,7 +91,7 @@ def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: l
         figures=[f for f in figures if not f["name"].startswith(CHECKS)],
         checks=[f for f in figures if f["name"].startswith(CHECKS)],
         other_tables=[t for t in shown if t["name"] not in MAIN_TABLES],
-        linked_tables=[t for t in tables if t["rows"] > LONGEST_SHOWN],
+        linked_tables=[t for t in tables if t["rows"] > LONGEST],
         notebooks=notebooks,
         files=[name for name in FILES if (run / name).exists()],
         provenance=_provenance(run),

@@ -1,6 +1,8 @@
 """Tables on disk: tidy CSV, and the same as an HTML page and in LaTeX, with a stamped caption.
 
-HTML and LaTeX are made from the text of the CSV alone, so they can be checked against it.
+HTML and LaTeX are made from the text of the CSV alone, so they can be checked against it. A table of more
+than `LONGEST` rows is no reading matter: its page shows the first `FIRST` and leads to the CSV, and there is
+no LaTeX.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from rlvo_lib import storage
 from rlvo_lib.config import InputError
 
 SIMULATED = "SIMULATED DATA"
+LONGEST, FIRST = 130, 20  # rows shown whole at most; of a longer table
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHORT = re.compile(r"[-–\d.,;:±/%() \[\]]+")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -49,6 +52,8 @@ def with_data(frame: pd.DataFrame, data: str) -> pd.DataFrame:
 def save_table(run: str | Path, name: str, frame: pd.DataFrame, *, data: str, caption: str) -> Path:
     """Write ``tables/<name>.csv`` (tidy, with a column ``data``), ``.html`` and ``.tex``.
 
+    A table of more than `LONGEST` rows has no ``.tex``, and its page shows its first rows alone.
+
     Parameters
     ----------
     data : ``"simulated"`` or ``"real"``.
@@ -66,8 +71,12 @@ def save_table(run: str | Path, name: str, frame: pd.DataFrame, *, data: str, ca
     text = read_text_table(path)
     stamp = stamp_text(data)
     caption = f"{stamp}. {caption}" if stamp else caption
-    storage.write_text(folder / f"{name}.html", render_html(text, caption, data=data))
-    storage.write_text(folder / f"{name}.tex", render_tex(text, caption, name=name))
+    storage.write_text(folder / f"{name}.html", render_html(text, caption, name=name, data=data))
+    tex = folder / f"{name}.tex"
+    if len(text) > LONGEST:
+        tex.unlink(missing_ok=True)  # of an earlier run
+    else:
+        storage.write_text(tex, render_tex(text, caption, name=name))
     return path
 
 
@@ -128,10 +137,20 @@ def html_table(text: pd.DataFrame, caption: str) -> str:
     )
 
 
-def render_html(text: pd.DataFrame, caption: str, *, data: str) -> str:
+def shown_rows(text: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a table's own page shows: all, or the first of a long table."""
+    return text if len(text) <= LONGEST else text.head(FIRST)
+
+
+def render_html(text: pd.DataFrame, caption: str, *, name: str, data: str) -> str:
     """A page with one table, stamped if the data are simulated."""
     heading = caption.split(". ")[1 if data == "simulated" and ". " in caption else 0]
-    body = f'<div class="scroll">{html_table(text, caption)}</div>'
+    body = f'<div class="scroll">{html_table(shown_rows(text), caption)}</div>'
+    if len(text) > LONGEST:
+        body += (
+            f'<p class="note">The first {FIRST} of {len(text)} rows; all: '
+            f'<a href="{name}.csv">{name}.csv</a></p>'
+        )
     return template("page.html").render(heading=heading, data=data, body=body)
 
 
