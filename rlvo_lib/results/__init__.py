@@ -30,6 +30,7 @@ it. It describes the simulator, never patients.
 
 from rlvo_lib.results.attribution import shap_importance
 from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
+from rlvo_lib.results.cells import table_cells
 from rlvo_lib.results.claims import claims
 from rlvo_lib.results.comparisons import comparisons, comparisons_flagged, comparisons_folds
 from rlvo_lib.results.consistency import consistency
@@ -95,4 +96,5 @@ __all__ = [
     "shap_importance",
     "share_of",
     "subgroups",
+    "table_cells",
 ]
