@@ -26,29 +26,9 @@ PUBLISHED = {
 }
 
 
-JUDGED = {"ensemble_column": "ensemble", "low_column": "low", "high_column": "high"}
-
-
 @pytest.fixture(scope="module")
 def study():
-    claims = (
-        {"id": "auc", "text": "AUC", "kind": "performance", "value": 0.70, "sd": 0.02}
-        | {"interval": [0.549, 0.851]}
-        | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"},
-                      "column": "mean", "sd_column": "sd", **JUDGED}},
-        {"id": "beats", "text": "beats imaging", "kind": "performance", "expect": "positive"}
-        | {"source": {"table": "comparisons", "where": {"a": "daft", "b": "imaging"},
-                      "column": "difference", **JUDGED, "ensemble_column": "difference"}},
-        {"id": "regions", "text": "regions", "kind": "attribution"},
-        {"id": "patients", "text": "60 test patients", "kind": "count", "value": 60}
-        | {"source": {"table": "performance", "where": {"arm": "daft", "metric": "auc"}, "column": "n"}},
-        {"id": "prevalence", "text": "16 of 118", "kind": "arithmetic", "value": 0.136, "decimals": 3}
-        | {"source": {"op": "ratio", "of": [16, 118]}},
-        {"id": "below", "text": "F1 below flagging everyone", "kind": "arithmetic"}
-        | {"expect": "negative", "stated_by": "check"}
-        | {"source": {"op": "minus", "of": [0.19, {"op": "flag_everyone_f1", "of": [16, 118]}]}},
-    )  # fmt: skip
-    return dataclasses.replace(load_study("rlvo"), published=PUBLISHED, claims=claims)
+    return dataclasses.replace(load_study("rlvo"), published=PUBLISHED)
 
 
 @pytest.fixture(scope="module")
@@ -388,121 +368,6 @@ def test_shap_importance():
         results.shap_importance(shap.drop(columns="shap"), data="real")
     with pytest.raises(InputError, match="some patients lack some variables"):
         results.shap_importance(shap.iloc[:3], data="real")
-
-
-# ------------------------------------------------------------------------------------ claims
-
-
-def ledger(study, performance, predictions, data):
-    tables = {
-        "performance": performance,
-        "comparisons": results.comparisons(predictions, study, data=data),
-    }
-    return results.claims(study, tables, data=data).set_index("id")
-
-
-def test_on_simulated_data_no_model_claim_can_be_judged(study, performance, predictions):
-    table = ledger(study, performance, predictions, "simulated")
-    # even where the simulated number is the published one
-    exact = performance.copy()
-    same = (exact["arm"] == "daft") & (exact["metric"] == "auc")
-    exact.loc[same, ["mean", "ensemble", "low", "high"]] = 0.7
-    for frame in (table, ledger(study, exact, predictions, "simulated")):
-        judged = frame[frame["kind"].isin(["performance", "attribution"])]
-        assert len(judged) == 3
-        assert set(judged["verdict"]) == {"not reproducible without the cohort"}
-    assert table.loc["patients", "verdict"] == "reproduced"
-    assert table.loc["patients", "reason"] == "by construction of the simulator"
-    assert table.loc["auc", "published"] == "0.70 ± 0.02"
-    assert table.loc["auc", "where"] == "tables/performance.csv: mean of arm daft, metric auc"
-    with pytest.raises(InputError, match="data is 'synthetic'"):
-        results.claims(study, {}, data="synthetic")
-
-
-def test_arithmetic_claims(study, performance, predictions):
-    table = ledger(study, performance, predictions, "simulated")
-    assert table.loc["prevalence", "here"] == pytest.approx(16 / 118)
-    assert table.loc["prevalence", "verdict"] == "reproduced"
-    assert table.loc["below", "verdict"] == "reproduced"
-    assert table.loc["below", "here"] == pytest.approx(0.19 - 32 / 134)
-    wrong = dataclasses.replace(study, claims=({**study.claims[4], "value": 0.137},))
-    assert results.claims(wrong, {}, data="real").loc[0, "verdict"] == "inconsistent"
-
-
-def test_on_real_data_model_claims_are_compared(study, performance, predictions):
-    def judge(ensemble, low, high):
-        frame = performance.copy()
-        rows = (frame["arm"] == "daft") & (frame["metric"] == "auc")
-        # the mean over the fold models lies elsewhere and has no say
-        frame.loc[rows, ["mean", "ensemble", "low", "high"]] = [0.99, ensemble, low, high]
-        return ledger(study, frame, predictions, "real").loc["auc", "verdict"]
-
-    assert judge(0.68, 0.55, 0.80) == "consistent"
-    assert judge(0.60, 0.52, 0.69) == "differs"  # 0.70 is outside ours
-    assert judge(0.86, 0.65, 0.95) == "differs"  # ours is outside theirs
-    assert judge(0.86, np.nan, np.nan) == "not testable"
-    table = ledger(study, performance, predictions, "real")
-    assert table.loc["regions", "verdict"] == "not testable"
-    assert table.loc["beats", "verdict"] in ("consistent", "not testable")
-
-
-def test_the_interval_of_a_claim_is_that_of_the_estimate_beside_it(study, performance, predictions):
-    table = ledger(study, performance, predictions, "real")
-    row = performance.set_index(["arm", "metric"]).loc[("daft", "auc")]
-    auc = table.loc["auc"]
-    assert (auc["here"], auc["here_sd"]) == (row["mean"], row["sd"])
-    assert list(auc[["ensemble", "low", "high"]]) == list(row[["ensemble", "low", "high"]])
-    known = table[table["low"].notna()]
-    assert list(known.index) == ["auc", "beats"]
-    assert (known["low"] < known["ensemble"]).all() and (known["ensemble"] < known["high"]).all()
-    assert table.loc["beats", "ensemble"] == table.loc["beats", "here"]
-
-
-def test_the_claims_of_the_study_file_have_an_interval_or_none():
-    performance_claims = [c for c in load_study("rlvo").claims if c["kind"] == "performance"]
-    assert len(performance_claims) == 6
-    for claim in performance_claims:
-        assert set(JUDGED) <= set(claim["source"]), claim["id"]
-
-
-@pytest.mark.parametrize(
-    ("claim", "words"),
-    [
-        (3, "claim 'patients' of kind 'count' names ensemble_column; allowed: only with kind"),
-        (0, "claim 'auc' names low_column; needed: ensemble_column, low_column and high_column"),
-    ],
-)
-def test_columns_of_an_interval_that_do_not_fit_are_named(study, claim, words):
-    faulty = study.claims[claim]
-    columns = JUDGED if claim == 3 else {"low_column": "low"}
-    source = {k: v for k, v in faulty["source"].items() if k not in JUDGED} | columns
-    wrong = dataclasses.replace(study, claims=({**faulty, "source": source},))
-    with pytest.raises(InputError, match=words):
-        results.claims(wrong, {}, data="real")
-
-
-def test_another_number_of_real_patients_is_another_cohort(study, performance, predictions):
-    other = performance.assign(n=61)
-    real = ledger(study, other, predictions, "real").loc["patients"]
-    assert real["verdict"] == "another cohort" and real["reason"].startswith("61 here: ")
-    assert (
-        ledger(study, performance, predictions, "real").loc["patients", "verdict"] == "reproduced"
-    )
-    simulated = ledger(study, other, predictions, "simulated").loc["patients"]
-    assert simulated["verdict"] == "inconsistent"
-    assert simulated["reason"] == "this run simulated another number of patients"
-
-
-def test_a_claim_that_points_nowhere(study):
-    absent = results.claims(study, {}, data="simulated").set_index("id")
-    assert absent.loc["patients", "verdict"] == "not computed"
-    assert absent.loc["patients", "reason"] == "this run has no table 'performance'"
-    table = pd.DataFrame({"arm": ["daft"] * 2, "metric": "auc", "n": 1})
-    with pytest.raises(InputError, match="points at 2 rows"):
-        results.claims(study, {"performance": table.assign(mean=1.0, sd=1.0)}, data="real")
-    unknown = dataclasses.replace(study, claims=({"id": "x", "text": "t", "kind": "guess"},))
-    with pytest.raises(InputError, match="claim 'x' has kind 'guess'; allowed: count"):
-        results.claims(unknown, {}, data="real")
 
 
 # ---------------------------------------------------------------------------------- evaluate
