@@ -4,7 +4,8 @@ Exit status: 0 done and in order; 1 faults or differences were found; 2 the comm
 carried out, with one line on the error stream that says why.
 
 `application` what all commands share, `datasets` those that make or check a dataset, `studies` those that
-run a study or judge a run, `sharing` those whose work several machines share.
+run a study or judge a run, `external` the one that applies a run to other patients, `sharing` those whose
+work several machines share.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import errno
 import io
 import sys
 
-from rlvo_lib.cli import datasets, sharing, studies  # noqa: F401  (they register their commands)
+from rlvo_lib.cli import (  # noqa: F401  (they register their commands)
+    datasets,
+    external,
+    sharing,
+    studies,
+)
 from rlvo_lib.cli.application import app, complain
 from rlvo_lib.config import InputError
 

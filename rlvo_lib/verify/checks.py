@@ -96,6 +96,9 @@ def _attempt(what: str, where: str, check: Callable[[], list[tuple]]) -> list[tu
 
 
 def _predictions(run: Run) -> list[tuple]:
+    if run.info.get("applied", {}).get("not_judged"):
+        reason = run.info["applied"]["not_judged"]
+        return [("predictions", "predictions.csv", "", reason, NEEDS_DATASET)]
     return _attempt("predictions", "predictions.csv", lambda: _check_predictions(run))
 
 
@@ -166,6 +169,13 @@ def _held_out_in(rows: pd.DataFrame, split: pd.DataFrame, run: Run) -> pd.Series
 
 
 def _thresholds(run: Run) -> list[tuple]:
+    if applied := run.info.get("applied"):  # those of the frozen run, as they are there
+        now = storage.digest(run.root / "thresholds.csv")
+        same = applied["thresholds"] == now
+        return [
+            row("frozen thresholds", "thresholds.csv", applied["thresholds"][:16], now[:16], same)
+        ]
+
     def check() -> list[tuple]:
         rule = run.study.threshold
         chosen = results.choose_thresholds(
@@ -183,7 +193,7 @@ def _tables(run: Run) -> list[tuple]:
     rows = []
     for path in sorted((run.root / "tables").glob("*.csv")):
         where = f"tables/{path.name}"
-        if path.stem in BUILDERS:
+        if run.makes(path.stem):
             rows += _attempt(
                 "table", where, lambda p=path, w=where: compare(p, run.table(p.stem), w)
             )

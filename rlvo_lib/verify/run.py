@@ -11,6 +11,9 @@ import pandas as pd
 
 from rlvo_lib import cohort, dictionary, report, results, storage
 from rlvo_lib.config import InputError, Study
+from rlvo_lib.results import recalibration
+
+RECALIBRATED = "_recalibrated"  # ends the names of an applied run's tables after recalibration
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,30 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """A table recomputed from the files (not read from ``tables``), made once."""
         if name not in self._tables:
-            self._tables[name] = report.with_data(BUILDERS[name](self), self.data)
+            made = BUILDERS[name](self) if name in BUILDERS else self._of_applied(name)
+            self._tables[name] = report.with_data(made, self.data)
         return self._tables[name]
+
+    def makes(self, name: str) -> bool:
+        """Whether a table is made from the files: of an applied run also those of its recalibration."""
+        stem = name.removesuffix(RECALIBRATED)
+        applied = self.info.get("applied") and (name == "recalibration" or stem in BUILDERS)
+        return name in BUILDERS or bool(applied)
+
+    def _of_applied(self, name: str) -> pd.DataFrame:
+        if name == "recalibration":
+            return recalibration.recalibration_table(
+                self.predictions, self.thresholds, self.study, data=self.data
+            )
+        return self._recalibrated.table(name.removesuffix(RECALIBRATED))
+
+    @cached_property
+    def _recalibrated(self) -> Run:
+        """An applied run after recalibration in the large: other probabilities and thresholds."""
+        run = Run(self.root)
+        moved = recalibration.in_the_large(self.predictions, self.thresholds, self.study)
+        run.__dict__["predictions"], run.__dict__["thresholds"] = moved
+        return run
 
     @cached_property
     def _tables(self) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,273 @@
+"""The run folder of a run that was applied: the usual files and tables, and what is only here.
+
+``run.json`` has an entry ``applied`` that names the run, its digests and the proof. Tables that only a
+development has (out of fold, the ledger of claims) are left out. With recalibration each table that it
+changes stands beside the first as ``<name>_recalibrated``, and ``recalibration`` says what changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlvo_lib import figures, report, storage, verify
+from rlvo_lib.config import InputError
+from rlvo_lib.external.arrivals import Arrivals
+from rlvo_lib.external.frozen import FrozenRun
+
+#: Tables of the usual kind, by what they show; those that this version of the package can make.
+TABLES = {
+    "flow": "The eligibility flow of the other dataset.",
+    "split_counts": "Patients of the other dataset, all of whom are test patients.",
+    "table1": "The patients of the other dataset by outcome.",
+    "missingness": "What is missing in the other dataset.",
+    "performance": "The frozen run in the patients of the other dataset; its thresholds, nothing refitted.",
+    "no_skill": "What each metric is without any skill.",
+    "comparisons": "Differences in AUC of the pairs named in advance.",
+    "comparisons_flagged": "Differences in sensitivity and specificity at the frozen thresholds.",
+    "calibration": "Calibration of the frozen probabilities.",
+    "calibration_points": "Observed against predicted risk in groups.",
+    "calibration_curve": "Observed against predicted risk, smoothed.",
+    "roc_points": "The corners of the ROC curves.",
+    "roc_band": "ROC curves with pointwise 95 % bands.",
+    "pr_points": "The corners of the precision-recall curves.",
+    "pr_band": "Precision-recall curves with pointwise 95 % bands.",
+    "decision_curve": "Net benefit of the frozen probabilities.",
+    "risk_distribution": "The distribution of predicted risk by outcome.",
+    "operating_points": "The frozen thresholds in the patients of the other dataset.",
+}
+#: Those that recalibration in the large changes.
+RECALIBRATED = (
+    "performance", "calibration", "calibration_points", "calibration_curve", "decision_curve",
+    "risk_distribution", "operating_points",
+)  # fmt: skip
+COHORT = ("flow", "missingness")  # those that need no outcome
+OPTIMISTIC = (
+    "After recalibration in the large on these same patients: optimistic for calibration; ranks and "
+    "flagged patients are unchanged. Fold ensembles only."
+)
+WRITTEN = ("tables", "figures")
+FILES = (
+    "run.json", "pages.json", "index.html", "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv",
+    "study.toml", "data_dictionary.csv",
+)  # fmt: skip
+
+
+def refuse_other_folder(out: Path, run: Path) -> None:
+    """Raise if a folder holds something other than an earlier result of this package's ``apply``."""
+    if out.resolve() == run.resolve():
+        raise InputError(f"--out {out}: is the run itself; allowed: another folder")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"--out {out}: a file is in the way; allowed: a new folder")
+    if not any(out.iterdir()):
+        return
+    try:
+        applied = storage.read_json(out / "run.json").get("applied")
+    except (OSError, ValueError, AttributeError):
+        applied = None
+    if not applied:
+        raise InputError(
+            f"--out {out}: holds something that is not an earlier result of rlvo apply; allowed: a new "
+            "folder"
+        )
+
+
+def write(
+    out: Path,
+    run: FrozenRun,
+    arrivals: Arrivals,
+    predictions: pd.DataFrame,
+    own: dict[str, pd.DataFrame],
+    *,
+    recalibrate: bool,
+) -> Path:
+    """Write the run folder of an applied run.
+
+    Parameters
+    ----------
+    predictions : of the new patients, with their outcomes.
+    own : the tables ``availability`` and ``proof``.
+
+    Returns
+    -------
+    ``out``.
+    """
+    _clear(out)
+    storage.write_csv(out / "predictions.csv", predictions)
+    shutil.copyfile(run.root / "thresholds.csv", out / "thresholds.csv")
+    storage.write_csv(out / "cohort.csv", arrivals.analysis.frame)
+    storage.write_csv(out / "split.csv", arrivals.analysis.split)
+    applied = _applied(run, arrivals, own["proof"], recalibrate)
+    _provenance(out, run, arrivals, applied)
+    judged = not arrivals.no_outcome
+    tables = _tables(out, run, own, judged=judged, recalibrate=recalibrate)
+    if judged:
+        _figures(out, run, tables)
+    _provenance(out, run, arrivals, applied)
+    report.write_index(out)
+    return out
+
+
+def _clear(out: Path) -> None:
+    for name in WRITTEN:
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def _applied(
+    run: FrozenRun, arrivals: Arrivals, proven: pd.DataFrame, recalibrate: bool
+) -> dict[str, Any]:
+    """What ``run.json`` says of the frozen run, and of the proof that it is still the same."""
+    new = len(arrivals.analysis.split)
+    return {
+        "run": run.root.resolve().name,
+        "dataset": run.info["dataset"].get("name", ""),
+        "predictions": storage.digest(run.root / "predictions.csv"),
+        "thresholds": storage.digest(run.root / "thresholds.csv"),
+        "reproduced_predictions": int(proven["predictions"].sum()),
+        "largest_difference": float(proven["largest_difference"].max()),
+        "patients": new,
+        "also_in_training": arrivals.known,
+        "also_in_test": arrivals.seen_in_test,
+        "not_judged": arrivals.no_outcome,
+        "recalibration": "in the large, on the same patients" if recalibrate else "none",
+    }
+
+
+def _provenance(out: Path, run: FrozenRun, arrivals: Arrivals, applied: dict[str, Any]) -> None:
+    """``run.json`` with its entry ``applied``, and the run's study file and dictionary."""
+    settings = run.info["settings"] | {"data": arrivals.analysis.dataset.root.resolve().name}
+    path = report.write_provenance(
+        out,
+        settings=settings,
+        study=run.analysis.settings.study,
+        data=run.info["data"],
+        dataset=arrivals.analysis.fingerprint(arrivals.tensors),
+    )
+    storage.write_json(path, storage.read_json(path) | {"applied": applied})
+
+
+# ---------------------------------------------------------------------------------- tables
+
+
+def _tables(
+    out: Path,
+    run: FrozenRun,
+    own: dict[str, pd.DataFrame],
+    *,
+    judged: bool,
+    recalibrate: bool,
+) -> dict[str, pd.DataFrame]:
+    made, folder, data = {}, verify.Run(out), run.info["data"]
+
+    def save(name: str, table: pd.DataFrame, caption: str) -> None:
+        report.save_table(out, name, table, data=data, caption=caption)
+        made[name] = table
+
+    captions = {
+        "availability": "The arms of the run, and the patients of the other dataset whom each can score.",
+        "proof": "The run's own predictions, made again in the same pass, beside those it reports.",
+    }
+    for name, table in own.items():
+        save(name, table, captions[name])
+    known = [name for name in TABLES if name in verify.BUILDERS]
+    for name in known if judged else COHORT:
+        if name == "flow" and not judged:
+            continue  # its steps are those of the study file, which ask for the outcome
+        save(name, folder.table(name), TABLES[name])
+    if not judged:
+        return made
+    save(
+        "transport",
+        transport(verify.Run(run.root), folder),
+        "Each arm in the run's own test patients and in those of the other dataset.",
+    )
+    if recalibrate:
+        save(
+            "recalibration",
+            folder.table("recalibration"),
+            "What recalibration in the large changes; estimated on the same patients.",
+        )
+        for name in RECALIBRATED:
+            if name in known:
+                full = f"{name}_recalibrated"
+                save(full, folder.table(full), f"{TABLES[name]} {OPTIMISTIC}")
+    return made
+
+
+def transport(run: verify.Run, applied: verify.Run) -> pd.DataFrame:
+    """Each arm where it was developed and where it was applied.
+
+    Returns
+    -------
+    DataFrame with arm, label; auc, low, high, n, events of the run and of the other dataset; the
+    calibration of the latter (mean over the seeds): o_to_e, intercept (calibration in the large), slope.
+    """
+    study = run.study
+    here, there = (
+        r.table("performance").query("metric == 'auc'").set_index("arm") for r in (run, applied)
+    )
+    calibration = (
+        applied.table("calibration").groupby("arm")[["o_to_e", "intercept", "slope"]].mean()
+    )
+    columns = {"ensemble": "auc", "low": "low", "high": "high", "n": "n", "events": "events"}
+    rows = []
+    for arm in there.index:
+        label = study.arms[arm].label if arm in study.arms else arm
+        row = {"arm": arm, "label": label}
+        row |= {f"run_{new}": here.at[arm, old] for old, new in columns.items()}
+        row |= {new: there.at[arm, old] for old, new in columns.items()}
+        rows.append(row | calibration.loc[arm].to_dict())
+    return pd.DataFrame(rows).assign(data=applied.data)
+
+
+# --------------------------------------------------------------------------------- figures
+
+
+def _figures(out: Path, run: FrozenRun, tables: dict[str, pd.DataFrame]) -> None:
+    study, data = run.analysis.settings.study, run.info["data"]
+    labels = {name: arm.label for name, arm in study.arms.items()}
+    arms = _main_arms(study, list(tables["transport"]["arm"]))
+
+    def save(name: str, figure: Any, caption: str) -> None:
+        report.save_figure(out, name, figure, data=data, caption=caption)
+
+    performance = tables["performance"]
+    save(
+        "auc_forest",
+        figures.auc_forest(performance, labels=labels),
+        "AUC of the frozen run in the other dataset.",
+    )
+    save(
+        "roc",
+        figures.roc_curves(tables["roc_points"], performance=performance, labels=labels, arms=arms),
+        "ROC curves of the frozen ensembles in the other dataset.",
+    )
+    points, after = tables["calibration_points"], tables.get("calibration_points_recalibrated")
+    caption = "Observed against predicted risk in the other dataset"
+    if after is None:
+        figure = figures.calibration_plot(points, labels=labels, arms=arms)
+        save("calibration", figure, f"{caption}.")
+    else:
+        names = {f"{arm} recalibrated": f"{labels[arm]}, recalibrated" for arm in arms}
+        both = pd.concat([points, after.assign(arm=after["arm"] + " recalibrated")])
+        pairs = [*arms, *names][:6]
+        figure = figures.calibration_plot(both, labels=labels | names, arms=pairs)
+        save(
+            "calibration",
+            figure,
+            f"{caption}, as it is and after recalibration on the same patients.",
+        )
+
+
+def _main_arms(study: Any, present: list[str]) -> list[str]:
+    """The first three arms of the comparisons named in advance, or of all."""
+    named = [arm for pair in study.comparisons for arm in pair]
+    chosen = [arm for arm in dict.fromkeys(named) if arm in present]
+    return (chosen or present)[:3]
