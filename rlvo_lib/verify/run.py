@@ -120,6 +120,9 @@ class Run:
         return {}
 
 
+#: Simulated cohorts of the published design for each bootstrap resample of a run.
+DRAWS = 10
+
 #: Table of a run -> how it is made from the run's files.
 BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "flow": lambda run: cohort.flow(run.cohort, run.study),
@@ -151,7 +154,18 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "paper": lambda run: results.paper_table(
         run.table("performance"), run.table("out_of_fold"), run.study
     ),
-    "comparisons": lambda run: results.comparisons(run.predictions, run.study, data=run.data),
+    "comparisons": lambda run: results.comparisons(
+        run.predictions, run.study, data=run.data, **run.resampling
+    ),
+    "comparisons_flagged": lambda run: results.comparisons_flagged(
+        run.predictions, run.thresholds, run.study, data=run.data
+    ),
+    "comparisons_folds": lambda run: results.comparisons_folds(
+        run.predictions, run.study, data=run.data
+    ),
+    "subgroups": lambda run: results.subgroups(
+        run.predictions, run.cohort, run.study, run.dictionary, data=run.data
+    ),
     "ceiling": lambda run: results.ceiling_table(
         run.ceiling, run.predictions, run.table("performance"), run.study, data=run.data
     ),
@@ -159,9 +173,33 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "calibration_points": lambda run: results.calibration_points(
         run.predictions, run.study, data=run.data
     ),
+    "calibration_curve": lambda run: results.calibration_curve(
+        run.predictions, run.study, data=run.data
+    ),
     "roc_points": lambda run: results.roc_points(run.predictions, run.study, data=run.data),
+    "roc_band": lambda run: results.roc_band(
+        run.predictions, run.study, data=run.data, **run.resampling
+    ),
+    "pr_points": lambda run: results.pr_points(run.predictions, run.study, data=run.data),
+    "pr_band": lambda run: results.pr_band(
+        run.predictions, run.study, data=run.data, **run.resampling
+    ),
+    "decision_curve": lambda run: results.decision_curve(
+        run.predictions, run.study, data=run.data, **run.resampling
+    ),
+    "operating_points": lambda run: results.operating_points(
+        run.predictions, run.study, data=run.data
+    ),
     "risk_distribution": lambda run: results.risk_distribution(
         run.predictions, run.study, data=run.data
+    ),
+    "precision": lambda run: results.precision(run.predictions, run.study, data=run.data),
+    "development_size": lambda run: results.development_size(
+        run.predictions, run.study, data=run.data
+    ),
+    "feasible_points": lambda run: results.feasible_points(run.study, data=run.data),
+    "consistency": lambda run: results.consistency(
+        run.study, data=run.data, draws=DRAWS * run.resampling["resamples"]
     ),
     "shap_importance": lambda run: results.shap_importance(
         run.shap, data=run.data, **run.resampling
