@@ -75,15 +75,21 @@ def _without_skill(paper: Published) -> Iterator[dict[str, Any]]:
         "f1-everyone", f"flagging all {n} test patients, {events} with the outcome, has F1 {everyone:.4f}",
         everyone, "F1",
     )  # fmt: skip
-    yield statement("precision-everyone", "precision of flagging everyone", share, "share")
+    yield statement(
+        "precision-everyone", f"precision of flagging everyone: {share:.4f}", share, "share"
+    )
     for rate in RATES:
         found = metrics.coin_f1(y, rate)
-        words = f"flagging {rate:.0%} of patients at random has an expected F1 of {found:.3f}"
+        words = (
+            f"flagging {rate * 100:.0f} % of patients at random has an expected F1 of {found:.3f}"
+        )
         yield statement(f"f1-random-{rate * 100:.0f}", words, found, "F1")
     found = metrics.coin_f1(y, share)
     words = f"flagging at random as often as the outcome occurs ({counts}) has an expected F1 of {found:.3f}"
     yield statement("f1-random-prevalence", words, found, "F1")
-    words = "the same from expected precision and sensitivity instead of the expected F1"
+    words = (
+        f"the same from expected precision and sensitivity instead of the expected F1: {share:.3f}"
+    )
     yield statement("f1-random-prevalence-plug-in", words, share, "F1", FORMULA)
     yield statement("f1-nobody", "flagging nobody has F1 0 (precision is undefined)", 0.0, "F1")
     accuracy = 1 - share
@@ -121,7 +127,7 @@ def _development(paper: Published) -> Iterator[dict[str, Any]]:
     share = (paper.folds - 1) / paper.folds
     part_n, part_events = round(n * share), round(events * share)
     r2, largest = size.r2_cox_snell(c, events / n), size.r2_max(events / n)
-    words = f"events in the {paper.folds - 1}/{paper.folds} of the training patients that a fold model sees"
+    words = f"events in the {paper.folds - 1}/{paper.folds} of the training patients that a fold model sees: {part_events}"
     yield statement("events-fold", words, part_events, "events", EXACT, events)
     words = f"a C statistic of {c:.2f} at {events} of {n} is a Cox-Snell R2 of {r2:.3f}"
     yield statement("r2", words, r2, "Cox-Snell R2", "binormal, numerical integration", c)
@@ -129,7 +135,7 @@ def _development(paper: Published) -> Iterator[dict[str, Any]]:
     yield statement("r2-max", words, largest, "Cox-Snell R2", FORMULA)
     for k in PARAMETERS:
         for name, count in (("", events), ("-fold", part_events)):
-            words = f"{count} events for {k} parameters"
+            words = f"{count} events for {k} parameters: {count / k:.1f} each"
             yield statement(
                 f"epv{name}-{k}", words, count / k, "events per parameter", EXACT, count
             )
@@ -186,11 +192,15 @@ def _split(paper: Published) -> Iterator[dict[str, Any]]:
     words = f"two-sided (all counts no likelier than {events}): {both:.2f}"
     yield statement("split-two-sided", words, both, "probability", "exact (hypergeometric)", events)
     floor, ceiling = int(np.floor(expected)), int(np.ceil(expected))
-    is_so = "may have been" if floor <= events <= ceiling else "was not"
+    is_so = (
+        "may have been stratified by outcome"
+        if floor <= events <= ceiling
+        else "was not so stratified, or before exclusions or within another unit"
+    )
     for name, count in (("least", floor), ("most", ceiling)):
         words = (
             f"a split stratified by outcome holds {floor} or {ceiling} events; with {events} the split "
-            f"{is_so} stratified by outcome"
+            f"{is_so}"
         )
         yield statement(f"split-stratified-{name}", words, count, "events", EXACT, events)
 
@@ -230,9 +240,7 @@ def _fold_spread(paper: Published) -> Iterator[dict[str, Any]]:
         fold_n, fold_events = round(paper.n_train / k), round(paper.events_train / k)
         for method in ("binormal", "hanley-mcneil"):
             found = size.auc_se(model.auc, fold_events, fold_n, method)
-            words = (
-                f"SE of an AUC of {model.auc:.2f} in a validation fold ({fold_events} of {fold_n})"
-            )
+            words = f"SE of an AUC of {model.auc:.2f} in a validation fold ({fold_events} of {fold_n}): {found:.3f}"
             yield statement(f"fold-validation-se-{method}-{own}", words, found, "SE of AUC", f"{FORMULA} ({method})", model.auc)  # fmt: skip
             chance = float(chi2.cdf((k - 1) * (sd / found) ** 2, k - 1))
             words = (
@@ -259,4 +267,4 @@ def _fold_spread(paper: Published) -> Iterator[dict[str, Any]]:
         )
         name = f"{a.id}-{b.id}"
         yield statement(f"fold-test-t-{name}", words, ratio, "t", FORMULA, a.auc - b.auc)
-        yield statement(f"fold-test-p-{name}", f"p of that t test, {2 * (k - 1)} degrees of freedom", p, "p", FORMULA, a.auc - b.auc)  # fmt: skip
+        yield statement(f"fold-test-p-{name}", f"p of that t test, {2 * (k - 1)} degrees of freedom: {p:.2g}", p, "p", FORMULA, a.auc - b.auc)  # fmt: skip

@@ -104,7 +104,7 @@ def _drawn_auc(paper: Published, model: Model, draws: int, seed: int) -> Rows:
     )  # fmt: skip
     for name, low, high in (("Wald", "low", "high"), ("logit", "logit_low", "logit_high")):
         covered = float(((sets[low] <= model.auc) & (model.auc <= sets[high])).mean())
-        words = f"{own}: nominal 95 % DeLong intervals ({name}) cover it in {covered:.1%}"
+        words = f"{own}: nominal 95 % DeLong intervals ({name}) cover it in {covered * 100:.1f} %"
         yield statement(
             f"coverage-{name.lower()}-{model.id}", words, covered, "probability", how, model.auc
         )
@@ -243,7 +243,7 @@ def _auto_direction(paper: Published, model: Model, draws: int, seed: int) -> Ro
     )
     words = f"{own} reports {mean:.3f} on average"
     yield statement(f"auto-direction-auc-{model.id}", words, mean, "AUC", how, published)
-    words = f"{own} turns it round in {flipped:.0%} of test sets"
+    words = f"{own} turns it round in {flipped * 100:.0f} % of test sets"
     yield statement(
         f"auto-direction-flips-{model.id}", words, flipped, "probability", how, published
     )
@@ -266,7 +266,7 @@ def operating_points(paper: Published, *, draws: int, seed: int) -> Rows:
         share = float(overlap.mean())
         words = (
             f"of {overlap.size} combinations of a table with F1 {a.f1:.2f} and one with {b.f1:.2f}, the "
-            f"95 % intervals of F1 overlap in {share:.0%}"
+            f"95 % intervals of F1 overlap in {share * 100:.0f} %"
         )
         yield statement(f"f1-overlap-{a.id}-{b.id}", words, share, "share", EXACT, a.f1 - b.f1)
     for number, model in enumerate(paper.with_f1):
@@ -293,7 +293,7 @@ def _feasible(paper: Published, model: Model, points: pd.DataFrame) -> Rows:
         )
     if np.isfinite(model.auc):
         share = float(points["compatible"].mean())
-        words = f"{printed}: {share:.0%} of the pairs are arithmetically compatible with AUC {model.auc:.2f}"
+        words = f"{printed}: {share * 100:.0f} % of the pairs are arithmetically compatible with AUC {model.auc:.2f}"
         yield statement(f"pairs-compatible-{id}", words, share, "share", EXACT, model.auc)
     yield from _half_found(points, model, printed)
     least = int(np.ceil(0.3 * paper.events_test))
@@ -345,20 +345,23 @@ def _thresholds(paper: Published, model: Model, draws: int, seed: int) -> Rows:
     for name, some, words, method in conditions:
         for rule, how_set in rules:
             text, f1 = f"{own}{words}; threshold {how_set}", some[rule]
-            sd = float(f1.std()) if len(f1) > 1 else float("nan")
-            reached = _mean(f1 >= model.f1 - HALF_PRINTED)
-            end = f"{name}-{model.id}"
-            yield statement(f"{rule}-f1-mean-{end}", f"{text}: mean F1", _mean(f1), "F1", method, model.f1)  # fmt: skip
-            yield statement(f"{rule}-f1-sd-{end}", f"{text}: SD of F1", sd, "SD of F1", method, model.f1)  # fmt: skip
-            yield statement(f"{rule}-f1-reached-{end}", f"{text}: F1 of {model.f1:.2f} or more once rounded", reached, "probability", method, model.f1)  # fmt: skip
+            found = (
+                ("mean", _mean(f1), "F1", "mean F1"),
+                ("sd", float(f1.std()) if len(f1) > 1 else np.nan, "SD of F1", "SD of F1"),
+                ("reached", _mean(f1 >= model.f1 - HALF_PRINTED), "probability",
+                 f"probability of an F1 that rounds to {model.f1:.2f} or more"),
+            )  # fmt: skip
+            for what, value, unit, in_words in found:
+                id = f"{rule}-f1-{what}-{name}-{model.id}"
+                yield statement(
+                    id, f"{text}: {in_words} {value:.3f}", value, unit, method, model.f1
+                )
         gain = _mean(some["tuned"]) - _mean(some["fixed"])
-        words_gain = f"{own}{words}: optimism of a threshold tuned on the same patients"
+        words_gain = f"{own}{words}: a threshold tuned on the same patients gains {gain:.3f}"
         yield statement(
             f"tuned-optimism-{name}-{model.id}", words_gain, gain, "F1", method, model.f1
         )
         everyone = 2 * events / (events + n)
         no_gain = _mean(some["tuned"] <= everyone + 1e-12)
-        words_none = (
-            f"{own}{words}: tuning finds nothing better than flagging everyone ({everyone:.4f})"
-        )
+        words_none = f"{own}{words}: tuning finds nothing better than flagging everyone ({everyone:.4f}) in {no_gain * 100:.1f} %"
         yield statement(f"tuned-everyone-{name}-{model.id}", words_none, no_gain, "probability", method, model.f1)  # fmt: skip
