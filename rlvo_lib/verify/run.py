@@ -199,7 +199,10 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     ),
     "feasible_points": lambda run: results.feasible_points(run.study, data=run.data),
     "consistency": lambda run: results.consistency(
-        run.study, data=run.data, draws=DRAWS * run.resampling["resamples"]
+        run.study,
+        data=run.data,
+        draws=DRAWS * run.resampling["resamples"],
+        seed=run.resampling["seed"],
     ),
     "shap_importance": lambda run: results.shap_importance(
         run.shap, data=run.data, **run.resampling
