@@ -14,7 +14,7 @@ def smd(a: np.ndarray, b: np.ndarray, *, kind: str) -> float:
 
     Parameters
     ----------
-    a, b : (n_a,), (n_b,) values of the two groups; missing values (NaN, None) are left out.
+    a, b : (n_a,), (n_b,) values of the two groups; missing values (NaN, None, NA) are left out.
     kind : ``continuous``: (mean a − mean b) / sqrt((s²a + s²b) / 2), variances with n − 1;
         ``binary`` (0/1): the same with p (1 − p) as variance; ``categorical``: the Mahalanobis
         distance of the level proportions (no sign), levels of both groups together.
@@ -40,7 +40,7 @@ def smd(a: np.ndarray, b: np.ndarray, *, kind: str) -> float:
     a, b = _present(a), _present(b)
     if kind == "categorical":
         return _categorical(a, b)
-    a, b = a.astype(float), b.astype(float)
+    a, b = _numbers(a, kind), _numbers(b, kind)
     if min(a.size, b.size) < (2 if kind == "continuous" else 1):
         return float("nan")
     if kind == "binary":
@@ -53,8 +53,20 @@ def smd(a: np.ndarray, b: np.ndarray, *, kind: str) -> float:
 
 
 def _present(values: np.ndarray) -> np.ndarray:
+    import pandas as pd
+
     values = np.asarray(values, dtype=object)
-    return values[[v is not None and v == v for v in values]]
+    return values[~pd.isna(values)]
+
+
+def _numbers(values: np.ndarray, kind: str) -> np.ndarray:
+    words = [v for v in values if isinstance(v, str)]
+    if words:
+        raise InputError(f"SMD of kind {kind}: {words[0]!r} is not a number")
+    values = values.astype(float)
+    if not np.isfinite(values).all():
+        raise InputError(f"SMD of kind {kind}: a value is infinite")
+    return values
 
 
 def _ratio(difference: float, variance: float) -> float:

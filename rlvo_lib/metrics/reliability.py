@@ -123,11 +123,12 @@ def calibration(
         _smoothed(y, p, smoother),
         _hosmer_lemeshow(y, p, groups, fitted_here),
         _spiegelhalter(y, p),
+        ({}, "" if p.any() else "no event is expected: no O:E"),
     )
     values = {key: value for found, _ in parts for key, value in found.items()}
     return Calibration(
         **values,
-        o_to_e=float(y.sum() / p.sum()) if p.sum() > 0 else np.nan,
+        o_to_e=float(y.sum() / p.sum()) if p.any() else np.nan,
         brier=brier_loss(y, p), scaled_brier=scaled_brier(y, p),
         n=y.size, events=int(y.sum()), n_clipped=int((inner != p).sum()),
         reason="; ".join(reason for _, reason in parts if reason),
@@ -154,15 +155,16 @@ def _recalibration(y: Floats, logit: Floats, level: float) -> tuple[dict[str, fl
         zip(names, _logistic(y, np.ones((y.size, 1)), offset=logit, level=level), strict=True)
     )
     names, slope = ("slope", "slope_low", "slope_high"), (np.nan,) * 3
-    reason = ""
+    reasons = [] if np.isfinite(large["intercept"]) else ["no finite calibration in the large"]
     if np.ptp(logit) < 1e-12:
-        reason = "constant probability: no slope"
+        reasons.append("constant probability: no slope")
     elif _separated(y, logit):
-        reason = "the outcome is separated perfectly: no slope"
+        reasons.append("the outcome is separated perfectly: no slope")
     else:
         slope = _logistic(y, np.column_stack([logit, np.ones(y.size)]), level=level)
-        reason = "" if np.isfinite(slope[0]) else "the logistic model does not converge: no slope"
-    return large | dict(zip(names, slope, strict=True)), reason
+        if not np.isfinite(slope[0]):
+            reasons.append("the logistic model does not converge: no slope")
+    return large | dict(zip(names, slope, strict=True)), "; ".join(reasons)
 
 
 def _separated(y: Floats, x: Floats) -> bool:
@@ -197,7 +199,8 @@ def _logistic(
 def _smoothed(y: Floats, p: Floats, smoother: str) -> tuple[dict[str, float | str], str]:
     observed, reason = smooth(y, p, smoother)
     distance = np.abs(p - observed)
-    outside = np.nan if reason else int(((observed < 0) | (observed > 1)).sum())
+    # by more than rounding: a stretch without events is smoothed to 1e-17 on either side of 0
+    outside = np.nan if reason else int(((observed < -1e-12) | (observed > 1 + 1e-12)).sum())
     return {
         "ici": float(distance.mean()),
         "e50": float(np.quantile(distance, 0.5)),
@@ -223,7 +226,7 @@ def _hosmer_lemeshow(
     found = {"hosmer_lemeshow_groups": size.size, "hosmer_lemeshow_df": df}
     missing = {"hosmer_lemeshow": np.nan, "hosmer_lemeshow_p": np.nan}
     if size.size < 2 or df < 1:
-        return found | missing, f"{size.size} groups of probabilities: no Hosmer-Lemeshow test"
+        return found | missing, f"Hosmer-Lemeshow groups left: {size.size}, no test"
     if (expected <= 0).any() or (expected >= size).any():
         return found | missing, "a group expects no event or only events: no Hosmer-Lemeshow test"
     statistic = float(

@@ -27,7 +27,7 @@ SMOOTHERS = {
     "lowess": "lowess (frac 2/3, it 0, delta 0)",
 }
 #: Patients up to which these are smoothed: their time grows with the square of the number.
-_SLOW = {"loess-direct": 20_000, "lowess": 20_000}
+_SLOW = {"loess-direct": 10_000, "lowess": 20_000}
 #: Patients up to which an interval is computed. skmisc's standard errors take memory with the square
 #: of the number and end the process at 50,000 (has2k1/scikit-misc issue 3).
 _WITH_INTERVAL = 5_000
