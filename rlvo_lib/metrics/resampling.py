@@ -310,39 +310,39 @@ class _Scores:
 
     def __init__(self, y: Floats, s: Floats, thresholds: Floats | None) -> None:
         self.y, self.s = y, s
-        self.flagged = None if thresholds is None else (s >= thresholds).astype(float)
+        # what is summed over the patients of a resample, a row each
+        parts = {"events": y[None], "others": 1 - y[None], "loss": (s - y[:, None]).T ** 2}
+        if thresholds is not None:
+            flagged = (s >= thresholds).T
+            parts |= {"flagged": flagged, "tp": flagged * y}
+        self._names, self._parts = list(parts), np.vstack([*parts.values()])
+        self._ends = np.cumsum([len(part) for part in parts.values()])[:-1]
         self._rankings: list[_Ranking] = []
 
     def statistics(self, names: tuple[str, ...], weights: Floats) -> dict[str, Floats]:
         """``(k, resamples)`` of each statistic; NaN where only one class was drawn."""
-        events, others = self.y @ weights, (1 - self.y) @ weights
-        alone = (events == 0) | (others == 0)
-        events, others = (np.where(alone, np.nan, count) for count in (events, others))
-        found: dict[str, Floats] = {}
+        # not `@`: products this small wait for BLAS threads, whose number can change the last digit
+        rows = np.einsum("pn,nr->pr", self._parts, weights)
+        sums = dict(zip(self._names, np.split(rows, self._ends), strict=True))
+        alone = (sums["events"] == 0) | (sums["others"] == 0)
+        events, others = (np.where(alone, np.nan, sums[name]) for name in ("events", "others"))
+        brier = sums["loss"] / (events + others)
+        found = {
+            "brier": brier,
+            "scaled_brier": 1 - brier / (events * others / (events + others) ** 2),
+        }
+        if "flagged" in sums:
+            found["f1"] = 2 * sums["tp"] / (sums["flagged"] + events)
+            found["sensitivity"] = sums["tp"] / events
+            found["specificity"] = 1 - (sums["flagged"] - sums["tp"]) / others
         if {"auc", "average_precision"} & set(names):
-            found |= self._ranked(weights, events, others)
-        if set(_PROBABILITY) & set(names):
-            loss = ((self.s - self.y[:, None]) ** 2).T @ weights / (events + others)
-            no_skill = events * others / (events + others) ** 2
-            found |= {"brier": loss, "scaled_brier": 1 - loss / no_skill}
-        if self.flagged is not None:
-            found |= self._decided(weights, events, others)
+            found |= self._ranked(weights, events, events * others)
         return {name: found[name] for name in names}
 
-    def _ranked(self, weights: Floats, events: Floats, others: Floats) -> dict[str, Floats]:
+    def _ranked(self, weights: Floats, events: Floats, pairs: Floats) -> dict[str, Floats]:
         self._rankings = self._rankings or [_Ranking(self.y, column) for column in self.s.T]
         sums = np.array([ranking.sums(weights) for ranking in self._rankings])
-        pairs = events * others
         return {"auc": (pairs - sums[:, 0]) / pairs, "average_precision": sums[:, 1] / events}
-
-    def _decided(self, weights: Floats, events: Floats, others: Floats) -> dict[str, Floats]:
-        tp = (self.flagged * self.y[:, None]).T @ weights
-        flagged = self.flagged.T @ weights
-        return {
-            "f1": 2 * tp / (flagged + events),
-            "sensitivity": tp / events,
-            "specificity": 1 - (flagged - tp) / others,
-        }
 
 
 class _Ranking:
