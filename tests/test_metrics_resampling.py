@@ -28,7 +28,7 @@ def test_every_statistic_has_a_peer():
     assert set(PEERS) == set(metrics.STATISTICS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(labelled_scores(columns=3), st.booleans())
 def test_replicates_are_those_of_scikit_learn_on_the_same_resamples(case, stratified):
     y, s = case
@@ -142,6 +142,11 @@ def test_scores_that_rank_alike_have_p_1():
         same = metrics.bootstrap_ci(Y118, S118, statistic, other=P118, n=50)
         assert (same.estimate, same.p, same.z, same.low, same.high) == (0, 1, 0, 0, 0)
         assert same.reason
+    alone = np.arange(12) == 3
+    same = metrics.bootstrap_ci(
+        alone, formula_12()[1], other=formula_12()[1], stratified=False, n=50
+    )
+    assert np.isnan([same.p, same.low, same.z]).all() and "undefined in" in same.reason
 
 
 def test_each_score_has_its_threshold():
@@ -189,6 +194,19 @@ def test_resamples_without_spread_give_no_interval(y, s):
     assert ci.reason == "the same value in all 50 resamples: no interval"
     apart = metrics.bootstrap_ci(y, s, other=[-v for v in s], paired=False, n=50)
     assert np.isnan([apart.p, apart.low]).all() and apart.reason
+
+
+def test_equal_up_to_rounding_is_equal():
+    """A constant probability has one Brier score, though sums in another order differ by 1e-17."""
+    ci = metrics.bootstrap_ci(Y118, np.full(118, 0.1357), "brier", n=50)
+    assert np.isnan(ci.low) and "the same value" in ci.reason
+
+
+def test_scores_of_any_size_can_be_ranked():
+    assert (
+        metrics.bootstrap_ci(Y118, 1e200 * S118, n=50).low
+        == metrics.bootstrap_ci(Y118, S118, n=50).low
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,10 @@ Statistic = Callable[[Floats, Floats], float]
 Seed = int | Sequence[int]
 _THRESHOLDED = ("f1", "sensitivity", "specificity")
 _PROBABILITY = ("brier", "scaled_brier")
-STATISTICS = ("auc", "average_precision", *_PROBABILITY, *_THRESHOLDED)
+_RANKED = ("auc", "average_precision")
+STATISTICS = (*_RANKED, *_PROBABILITY, *_THRESHOLDED)
 
+_ROUNDING = 1e-13  # replicates that differ by less are equal
 _BLOCK = 2**17  # counts held at once: about what a processor's own cache holds
 _NARROW = 16  # but at least so many resamples
 
@@ -94,13 +96,13 @@ def bootstrap_many(
     y, s = checked_columns(y_true, scores)
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     cuts = _checked_statistics(names, y, s, thresholds)
-    columns = _Scores(y, s, cuts)
+    columns = _Scores(y, s, names, cuts)
     blocks = weight_blocks(y, n=n, seed=seed, stratified=stratified)
     found = {name: np.empty((n, s.shape[1])) for name in names}
     start = 0
     for weights in blocks:
         stop = start + weights.shape[1]
-        for name, values in columns.statistics(names, weights).items():
+        for name, values in columns.statistics(weights).items():
             found[name][start:stop] = values.T
         start = stop
     return found
@@ -190,7 +192,7 @@ def bootstrap_ci(
     )  # fmt: skip
     method = f"{'paired' if paired else 'unpaired'} {kind}"
     difference, values = estimate - subtracted, values - others
-    if paired and difference == 0 and (values == 0).all():
+    if paired and (np.abs(np.append(values, difference)) <= _ROUNDING).all():
         reason = "both scores have the same value in every resample"
         return Interval(0.0, 0.0, 0.0, 0.0, method, *counted, z=0.0, p=1.0, reason=reason)
     return _tested(_interval(difference, values, level=level, method=method, counted=counted))
@@ -255,7 +257,7 @@ def _estimated(
     if callable(statistic):
         return float(statistic(y, s[:, 0])), values
     cuts = _checked_statistics((statistic,), y, s, threshold)
-    everyone = _Scores(y, s, cuts).statistics((statistic,), np.ones((y.size, 1)))
+    everyone = _Scores(y, s, (statistic,), cuts).statistics(np.ones((y.size, 1)))
     return float(everyone[statistic][0, 0]), values
 
 
@@ -267,7 +269,7 @@ def _interval(
         reason = f"undefined in {undefined} of {values.size} resamples"
         return Interval(estimate, np.nan, np.nan, np.nan, method, *counted, reason=reason)
     se = float(values.std(ddof=1)) if values.size > 1 else np.nan
-    if values.min() == values.max():
+    if np.ptp(values) <= _ROUNDING:
         reason = f"the same value in all {values.size} resamples: no interval"
         return Interval(estimate, np.nan, np.nan, se, method, *counted, reason=reason)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
@@ -308,39 +310,44 @@ def _checked_statistics(
 class _Scores:
     """Scores prepared once for their statistics in any weighting of the patients."""
 
-    def __init__(self, y: Floats, s: Floats, thresholds: Floats | None) -> None:
-        self.y, self.s = y, s
+    def __init__(
+        self, y: Floats, s: Floats, names: tuple[str, ...], thresholds: Floats | None
+    ) -> None:
+        self.names = names
         # what is summed over the patients of a resample, a row each
-        parts = {"events": y[None], "others": 1 - y[None], "loss": (s - y[:, None]).T ** 2}
+        parts = {"events": y[None], "others": 1 - y[None]}
+        if set(names) & set(_PROBABILITY):
+            parts["loss"] = (s - y[:, None]).T ** 2
         if thresholds is not None:
             flagged = (s >= thresholds).T
             parts |= {"flagged": flagged, "tp": flagged * y}
-        self._names, self._parts = list(parts), np.vstack([*parts.values()])
+        self._parts, self._rows = list(parts), np.vstack([*parts.values()])
         self._ends = np.cumsum([len(part) for part in parts.values()])[:-1]
         self._rankings: list[_Ranking] = []
+        if set(names) & set(_RANKED):
+            self._rankings = [_Ranking(y, column) for column in s.T]
 
-    def statistics(self, names: tuple[str, ...], weights: Floats) -> dict[str, Floats]:
+    def statistics(self, weights: Floats) -> dict[str, Floats]:
         """``(k, resamples)`` of each statistic; NaN where only one class was drawn."""
         # not `@`: products this small wait for BLAS threads, whose number can change the last digit
-        rows = np.einsum("pn,nr->pr", self._parts, weights)
-        sums = dict(zip(self._names, np.split(rows, self._ends), strict=True))
+        rows = np.einsum("pn,nr->pr", self._rows, weights)
+        sums = dict(zip(self._parts, np.split(rows, self._ends), strict=True))
         alone = (sums["events"] == 0) | (sums["others"] == 0)
         events, others = (np.where(alone, np.nan, sums[name]) for name in ("events", "others"))
-        brier = sums["loss"] / (events + others)
-        found = {
-            "brier": brier,
-            "scaled_brier": 1 - brier / (events * others / (events + others) ** 2),
-        }
+        found: dict[str, Floats] = {}
+        if self._rankings:
+            found |= self._ranked(weights, events, events * others)
+        if "loss" in sums:
+            brier = sums["loss"] / (events + others)
+            no_skill = events * others / (events + others) ** 2
+            found |= {"brier": brier, "scaled_brier": 1 - brier / no_skill}
         if "flagged" in sums:
             found["f1"] = 2 * sums["tp"] / (sums["flagged"] + events)
             found["sensitivity"] = sums["tp"] / events
             found["specificity"] = 1 - (sums["flagged"] - sums["tp"]) / others
-        if {"auc", "average_precision"} & set(names):
-            found |= self._ranked(weights, events, events * others)
-        return {name: found[name] for name in names}
+        return {name: found[name] for name in self.names}
 
     def _ranked(self, weights: Floats, events: Floats, pairs: Floats) -> dict[str, Floats]:
-        self._rankings = self._rankings or [_Ranking(self.y, column) for column in self.s.T]
         sums = np.array([ranking.sums(weights) for ranking in self._rankings])
         return {"auc": (pairs - sums[:, 0]) / pairs, "average_precision": sums[:, 1] / events}
 
