@@ -3,6 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from rlvo_lib.metrics.resampling import weight_blocks
+
 # the size of the study's test set
 Y118 = np.array([1] * 16 + [0] * 102)
 S118 = np.random.default_rng(11).normal(size=118) + 0.74 * Y118
@@ -36,3 +38,9 @@ def by_pairs(y, s):
     """``(events, non-events)``: 1 where the event has the higher score, one half for a tie."""
     events, others = s[y == 1][:, None], s[y == 0]
     return (events > others) + 0.5 * (events == others)
+
+
+def resamples(y, *, n, seed, stratified):
+    """``(n, patients)``: how often each patient is drawn in each of the bootstrap's resamples."""
+    blocks = weight_blocks(y, n=n, seed=seed, stratified=stratified)
+    return np.hstack([*blocks]).T.astype(int)

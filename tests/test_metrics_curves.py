@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from labelled import S118, Y118, formula_12, formula_118, labelled_scores
+from labelled import S118, Y118, formula_12, formula_118, labelled_scores, resamples
 from sklearn import metrics as sk
 
 from rlvo_lib import metrics
@@ -54,8 +54,7 @@ def test_the_middle_of_a_roc_band_is_that_of_proc():
 
 def explicit(y, s, n, seed):
     """The labels and scores of each stratified resample, patient by patient."""
-    weights = metrics.resampling.resamples(y, n=n, seed=seed, stratified=True).astype(int)
-    for counts in weights:
+    for counts in resamples(y, n=n, seed=seed, stratified=True):
         yield np.repeat(y, counts), np.repeat(s, counts, axis=0)
 
 

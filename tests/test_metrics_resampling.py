@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled import S118, Y118, formula_12, labelled_scores
+from labelled import S118, Y118, formula_12, labelled_scores, resamples
 from scipy.stats import norm
 from sklearn import metrics as sk
 
@@ -35,7 +35,7 @@ def test_replicates_are_those_of_scikit_learn_on_the_same_resamples(case, strati
     thresholds = np.array([0.2, 0.5, 0.8])
     settings = dict(stratified=stratified, n=6, seed=5)
     found = metrics.bootstrap_many(y, s, metrics.STATISTICS, thresholds=thresholds, **settings)
-    for r, counts in enumerate(resampling.resamples(y, **settings).astype(int)):
+    for r, counts in enumerate(resamples(y, **settings)):
         labels, scores = np.repeat(y, counts), np.repeat(s, counts, axis=0)
         for name, peer in PEERS.items():
             if labels.min() == labels.max():
@@ -74,7 +74,7 @@ def test_resamples_are_seeded_stratified_and_paired():
 
 @pytest.mark.parametrize("stratified", [True, False])
 def test_counts_are_draws_with_replacement_whatever_the_block(monkeypatch, stratified):
-    drawn = resampling.resamples(Y118, n=3000, seed=1, stratified=stratified)
+    drawn = resamples(Y118, n=3000, seed=1, stratified=stratified)
     assert drawn.shape == (3000, 118) and (drawn.sum(axis=1) == 118).all()
     assert np.abs(drawn.mean(axis=0) - 1).max() < 5 / np.sqrt(3000)  # each has mean 1, variance < 1
     assert (drawn[:, Y118 == 1].sum(axis=1) == 16).all() == stratified

@@ -231,11 +231,6 @@ def _blocks(y: Floats, n: int, seed: Seed, stratified: bool) -> Iterator[Floats]
         yield weights
 
 
-def resamples(y: Floats, *, n: int, seed: int, stratified: bool) -> Floats:
-    """``(n, patients)``: how often each patient is drawn in each resample, all at once."""
-    return np.hstack([*weight_blocks(y, n=n, seed=seed, stratified=stratified)]).T
-
-
 def _drawn(size: int, times: int, stream: np.random.Generator) -> np.ndarray:
     """``(times, size)`` counts of ``size`` draws with replacement."""
     drawn = stream.integers(size, size=(times, size)) + size * np.arange(times)[:, None]
