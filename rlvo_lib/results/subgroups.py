@@ -86,8 +86,7 @@ def subgroups(
         for scores in scores_of(chosen, study.arms)
         for row in _of_arm(scores, known, study, dictionary)
     ]
-    table = pd.DataFrame(rows, columns=COLUMNS).assign(partition=partition, data=data)
-    return table.fillna({"reference": "", "test": "", "reason": ""})
+    return pd.DataFrame(rows, columns=COLUMNS).assign(partition=partition, data=data)
 
 
 def _of_arm(
@@ -104,7 +103,7 @@ def _of_arm(
     p = [_first(rows, "p_interaction") for rows in tables]
     for rows, adjusted in zip(tables, metrics.holm(p), strict=True):
         for row in rows:
-            row["arm"] = scores.arm
+            row |= {"arm": scores.arm} | {name: row.get(name, "") for name in ("reference", "test")}
             if "p_interaction" in row:
                 row["p_holm"] = adjusted
     return [row for rows in tables for row in rows]
