@@ -112,10 +112,12 @@ def _draw_agreement(
                     linewidth=0, label="its 95 % band",
                 )  # fmt: skip
     rows = points[points["arm"] == arm]
+    faint = "seed" in rows and rows["seed"].nunique() > 1
     axis.errorbar(
         rows["predicted"], rows["observed"],
         yerr=np.abs([rows["observed"] - rows["low"], rows["high"] - rows["observed"]]),
         fmt="o", color=COLOURS[0], markersize=5, capsize=2, linewidth=1.3, label="groups of equal size",
+        alpha=0.4 if faint else 1,
     )  # fmt: skip
     axis.set(xlim=(0, top), ylim=(0, top))
     axis.set_box_aspect(1)

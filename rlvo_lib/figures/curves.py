@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from rlvo_lib.figures.panels import legend_above, shown
 from rlvo_lib.figures.style import (
@@ -135,6 +135,7 @@ def decision_curves(
             label="treat nobody",
         )  # fmt: skip
         axis.set(xlim=(rows["threshold"].min(), rows["threshold"].max()), ylim=(-0.35 * top, top))
+        axis.xaxis.set_major_locator(MultipleLocator(0.1))
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return _finished(
         figure, xlabel="Threshold probability", ylabel="Net benefit (per patient)", square=False

@@ -62,7 +62,7 @@ def calibration_curve(predictions: pd.DataFrame, study: Study, *, data: str) -> 
 
     Returns
     -------
-    DataFrame with arm, seed, predicted, observed, low, high (95 %, pointwise), data.
+    DataFrame with arm, seed, predicted, observed, low, high (95 %, pointwise), reason, data.
     """
     frames = []
     for scores in reported(predictions, study, main=True):
