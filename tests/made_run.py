@@ -99,9 +99,14 @@ def make_run(run, study, *, n_train=48, n_test=24):
         caption="Loss",
     )
     tables = {name: made.table(name) for name in verify.BUILDERS}
-    storage.write_csv(run / "claims.csv", results.claims(study, tables, data="simulated"))
+    cells = results.table_cells(run / "notebooks")
+    ledger = results.claims(study, tables, data="simulated", cells=cells)
+    storage.write_csv(run / "claims.csv", ledger)
     roc = figures.roc_curves(tables["roc_points"], performance=tables["performance"])
-    report.save_figure(run, "roc", roc, data="simulated", caption="ROC curves of <all> arms.")
+    report.save_figure(
+        run, "roc", roc, data="simulated", caption="ROC curves of <all> arms.",
+        sources=("roc_points", "performance"),
+    )  # fmt: skip
     report.write_provenance(run, **given)
     return run
 
@@ -125,7 +130,13 @@ def _write_notebook(run):
             nbformat.v4.new_output("execute_result", {"image/png": "iVBORw0KGgo=", "text/plain": "2"}, execution_count=2),
         ]),
     ]  # fmt: skip
+    saving = [
+        nbformat.v4.new_code_cell(f"save('{name}', table)", execution_count=3 + k, id=f"make-{k}")
+        for k, name in enumerate(("flow", "performance", "comparisons", "table1"))
+    ]
+    ledger = nbformat.v4.new_code_cell("results.claims(study)", execution_count=9, id="ledger")
     (run / "notebooks").mkdir()
+    cells += [*saving, ledger]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "notebooks" / "01_cohort.ipynb")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from rlvo_lib import dataset, figures, report, storage
 from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report import provenance
+from rlvo_lib.report.checklists import CHECKLISTS
 from rlvo_lib.report.summary import fill_page, filled, keep_summary
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
@@ -227,7 +228,8 @@ def test_changes_count_unless_they_are_of_the_reference_run_or_the_readme(tmp_pa
 
 def test_digests_of_the_pages_are_written_last(made):
     files = storage.read_json(made / "pages.json")["files"]
-    pages = {"index.html", "notebooks/01_cohort.html", "notebooks/01_cohort.ipynb"}
+    pages = {"index.html", "claims.html", "notebooks/01_cohort.html", "notebooks/01_cohort.ipynb"}
+    pages |= {f"checklists/{n}.{e}" for n in CHECKLISTS for e in ("csv", "md")}
     assert set(files) == pages
     assert all(storage.digest(made / name) == files[name] for name in pages)
     recorded = storage.read_json(made / "run.json")["files"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from made_run import make_run
 
-from rlvo_lib import report, results, storage, verify
+from rlvo_lib import figures, report, results, storage, verify
 from rlvo_lib.config import InputError
 
 
@@ -53,6 +53,13 @@ def test_an_untouched_run_agrees(untouched):
     assert not (checks["verdict"] == "differ").any()
     unchecked = checks[checks["verdict"] == "needs dataset"]
     assert list(unchecked["where"]) == ["tables/history.csv"]
+    sources = checks.loc[checks["what"] == "figure source", "where"]
+    assert list(sources) == [
+        "figures/roc.png: tables/roc_points.csv", "figures/roc.png: tables/performance.csv",
+    ]  # fmt: skip
+    assert {"claims.html: table", "checklists/tripod_ai.csv", "checklists/tripod_ai.md"} <= set(
+        checks["where"]
+    )
     assert not (checks["verdict"] == "absent").any()
     agreed = set(checks["where"])
     assert {"index.html", "notebooks/01_cohort.html", "index.html: tables"} <= agreed
@@ -116,16 +123,37 @@ def first_row(frame, column, value):
 
 
 def threshold_from_test(frame, run):
+    """Thresholds of the test set's ensembles; the columns n, events and chosen_on as they were."""
     predictions = storage.read_csv(run / "predictions.csv")
-    test = predictions[predictions["partition"] == "test"].assign(partition="out-of-fold")
-    chosen = results.choose_thresholds(test.drop_duplicates(["arm", "seed", "participant_id"]))
+    test = predictions[predictions["partition"] == "test"]
+    means = test.groupby(["arm", "seed", "participant_id"], as_index=False).agg(
+        {"y_true": "first", "probability": "mean"}
+    )
+    chosen = results.choose_thresholds(means.assign(partition="out-of-fold", fold=1))
     return frame.assign(threshold=chosen["threshold"].astype(str))
+
+
+def rounded(frame, places):
+    numbers = frame["probability"].astype(float).round(places)
+    return frame.assign(probability=numbers.astype(str))
+
+
+def swapped_names(frame, a, b):
+    return frame.assign(arm=frame["arm"].replace({a: b, b: a}))
+
+
+def shuffled_labels(frame):
+    """The labels in another order, as many of each as before."""
+    order = frame["participant_id"].drop_duplicates().tolist()
+    label = frame.drop_duplicates("participant_id").set_index("participant_id")["y_true"]
+    moved = dict(zip(order, label[order[::-1]], strict=True))
+    return frame.assign(y_true=frame["participant_id"].map(moved))
 
 
 @pytest.mark.parametrize(
     ("file", "change", "where"),
     [
-        ("thresholds.csv", lambda f, r: threshold_from_test(f, r), "thresholds.csv"),
+        ("thresholds.csv", lambda f, r: threshold_from_test(f, r), "thresholds.csv: daft, seed 0"),
         ("thresholds.csv", lambda f, r: f.assign(n="47"), "thresholds.csv"),
         ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "tables/performance.csv"),
         ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "predictions: daft / test"),
@@ -142,23 +170,147 @@ def threshold_from_test(frame, run):
             lambda f, r: f.assign(y_true=f["y_true"].where(f["participant_id"] != "sub-0050", "1")),
             "patient sub-0050",
         ),
+        ("predictions.csv", lambda f, r: swapped_names(f, "daft", "ncct"), "tables/performance.csv: daft"),
+        ("predictions.csv", lambda f, r: rounded(f, 2), "tables/performance.csv"),
+        ("predictions.csv", lambda f, r: rounded(f, 6), "tables/roc_points.csv"),
+        ("predictions.csv", lambda f, r: shuffled_labels(f), "predictions.csv: patient"),
         ("cohort.csv", lambda f, r: f[f["participant_id"] != "sub-0050"], "cohort"),
         ("split.csv", lambda f, r: first_row(f, "partition", "test"), "predictions.csv"),
         ("split.csv", lambda f, r: f.iloc[1:], "split: train"),
         ("tables/performance.csv", lambda f, r: swap(f, "mean", "ensemble"), "performance.csv"),
         ("tables/performance.csv", lambda f, r: f.iloc[:-1], "performance.csv: rows"),
+        ("tables/performance.csv", lambda f, r: swap(f, "low", "high"), "performance.csv"),
+        ("tables/performance.csv", lambda f, r: swapped_names(f, "daft", "ncct"), "performance.csv"),
+        ("tables/comparisons.csv", lambda f, r: swap(f, "a", "b"), "comparisons.csv"),
         ("tables/comparisons.csv", lambda f, r: f.rename(columns={"p": "q"}), "comparisons.csv: columns"),
         ("tables/flow.csv", lambda f, r: f.assign(data="real"), "flow.csv"),
         ("claims.csv", lambda f, r: f.assign(verdict="reproduced"), "claims.csv: imaging"),
+        ("claims.csv", lambda f, r: first_row(f, "published", "600"), "claims.csv: patients: published"),
+        ("claims.csv", lambda f, r: f.assign(implied_high="0.99"), "claims.csv: patients-train: implied_high"),
+        ("claims.csv", lambda f, r: f.assign(cell="printed"), "claims.csv: imaging-auc: cell"),
+        ("checklists/tripod_ai.csv", lambda f, r: f.assign(status="from the run"), "tripod_ai.csv: 1: status"),
+        ("checklists/tripod_ai.csv", lambda f, r: f.iloc[1:], "tripod_ai.csv: rows"),
+        ("checklists/claim_2024.csv", lambda f, r: f.assign(evidence="run.json"), "claim_2024.csv: 1: evidence"),
         ("attributions/shap.csv", lambda f, r: first_row(f, "shap", "3.0"), "shap_importance.csv"),
     ],
 )  # fmt: skip
 def test_planted_alterations_are_found(light, file, change, where):
     run = light
-    if file == "claims.csv" and not len(storage.read_csv(run / file)):
-        pytest.skip("the study file states no claims yet")
     edit(run / file, lambda frame: change(frame, run))
     assert where in " ".join(found(run)["where"])
+
+
+def test_a_threshold_chosen_on_the_test_set_is_called_so(light):
+    edit(light / "thresholds.csv", lambda frame: threshold_from_test(frame, light))
+    wrong = found(light)
+    peeking = wrong[wrong["what"] == "threshold chosen on the test set"]
+    stored = storage.read_csv(light / "thresholds.csv").set_index("arm")["threshold"]
+    assert len(peeking) >= 4  # an arm may have the same threshold on both
+    for check in peeking.itertuples():
+        arm = check.where.removeprefix("thresholds.csv: ").removesuffix(", seed 0")
+        assert float(check.stored) == pytest.approx(stored[arm]) != float(check.recomputed)
+
+
+def test_a_threshold_rule_changed_in_the_study_file_is_found(light):
+    text = (light / "study.toml").read_text("utf-8")
+    assert 'rule = "max-f1"' in text
+    (light / "study.toml").write_text(text.replace('rule = "max-f1"', 'rule = "youden"'), "utf-8")
+    assert {"study.toml", "thresholds.csv"} <= set(found(light, but_digests=False)["where"])
+
+
+def redraw(run, name, sources):
+    """Another figure under the same name, drawn from the named sources; the digests are made to fit."""
+    report.save_figure(run, name, figures.canvas(3, 2), data="simulated", sources=sources)
+    refit(run)
+
+
+def refit(run):
+    info = storage.read_json(run / "run.json")
+    storage.write_json(run / "run.json", info | {"files": report.digests(run)})
+
+
+def test_a_changed_figure_is_found(light):
+    png = light / "figures" / "roc.png"
+    report.save_figure(light, "roc", figures.canvas(3, 2), data="simulated")
+    wrong = found(light, but_digests=False)
+    assert {"figures/roc.png", "figures/roc.svg"} <= set(wrong["where"])
+    png.write_bytes(b"no picture")
+    assert "not a readable PNG" in " ".join(found(light)["recomputed"])
+
+
+def test_a_figure_drawn_from_another_table_than_the_runs_is_found(light):
+    table = light / "tables" / "roc_points.csv"
+    kept = table.read_text("utf-8")
+    table.write_text(one_digit(kept), encoding="utf-8")
+    redraw(light, "roc", ("roc_points",))
+    table.write_text(kept, encoding="utf-8")
+    refit(light)
+    wrong = found(light)
+    assert list(wrong["where"]) == ["figures/roc.png: tables/roc_points.csv"]
+    table.unlink()
+    assert "missing" in set(found(light)["recomputed"])
+
+
+def test_a_figure_drawn_from_a_changed_table_is_found_though_the_digests_fit(light):
+    table = light / "tables" / "roc_points.csv"
+    report.save_table(
+        light,
+        "roc_points",
+        storage.read_csv(table).assign(fpr=0.5),
+        data="simulated",
+        caption="ROC",
+    )
+    redraw(light, "roc", ("roc_points",))
+    wrong = found(light)
+    assert "figures/roc.png: tables/roc_points.csv" in set(wrong["where"])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("claims.html", ">not reproducible without the cohort<", ">consistent<"),
+        ("claims.html", ">599<", ">600<"),
+        ("checklists/tripod_ai.md", "to be written by the authors", "from the run"),
+        ("checklists/probast_ai.md", "| E4.7 |", "| E4.8 |"),
+        ("notebooks/01_cohort.html", "Text with", "Text without"),
+        ("tables/paper.html", "SIMULATED DATA. The paper", "The paper"),
+        ("tables/comparisons.tex", "simulated", "real"),
+    ],
+)
+def test_an_edited_page_is_found(light, file, old, new):
+    text = (light / file).read_text("utf-8")
+    if old not in text:
+        old, new = "SIMULATED DATA", "DATA"
+    (light / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert file in set(found(light, but_digests=False)["where"])
+    refit(light)
+    storage.write_json(light / "pages.json", {"files": report.page_digests(light)})
+    if not file.startswith("notebooks"):  # these are held by their digests alone
+        assert file in " ".join(found(light)["where"])
+
+
+def test_a_table_of_another_run_left_behind_is_found(light):
+    (light / "tables" / "roc_points.tex").write_text("of a shorter table", encoding="utf-8")
+    refit(light)
+    assert list(found(light)["where"]) == ["tables/roc_points.tex"]
+
+
+def test_at_least_twenty_alterations_are_planted():
+    planted = [
+        mark
+        for test in (test_planted_alterations_are_found, test_an_edited_page_is_found)
+        for mark in test.pytestmark[0].args[1]
+    ]
+    assert len(planted) >= 35
+
+
+def test_an_applied_runs_thresholds_are_held_by_the_digest_it_recorded(light):
+    info = storage.read_json(light / "run.json")
+    digest = storage.digest(light / "thresholds.csv")
+    storage.write_json(light / "run.json", info | {"applied": {"thresholds": digest}})
+    edit(light / "thresholds.csv", lambda frame: frame.assign(threshold="0.5"))
+    wrong = found(light)
+    assert "frozen thresholds" in set(wrong["what"])
 
 
 def test_a_changed_age_shows_in_table_1(run):

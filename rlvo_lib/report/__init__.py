@@ -6,9 +6,11 @@ absolute path or needs the network to be read.
 """
 
 from rlvo_lib.report.ceiling_file import NO_CEILING, keep_ceiling, read_ceiling
+from rlvo_lib.report.checklists import checklist, render_checklist, write_checklists
 from rlvo_lib.report.figure_files import read_sources, save_figure, source_digests
+from rlvo_lib.report.ledger import LEDGER_PAGE
 from rlvo_lib.report.page import page_digests, render_notebook, write_index
-from rlvo_lib.report.page_check import page_differences
+from rlvo_lib.report.page_check import ledger_differences, page_differences
 from rlvo_lib.report.provenance import (
     DIGESTED,
     digests,
@@ -31,18 +33,22 @@ from rlvo_lib.report.table_files import (
 
 __all__ = [
     "DIGESTED",
+    "LEDGER_PAGE",
     "LONGEST",
     "NO_CEILING",
     "SIMULATED",
+    "checklist",
     "digests",
     "expected_counts",
     "html_table",
     "keep_ceiling",
+    "ledger_differences",
     "page_differences",
     "page_digests",
     "read_caption",
     "read_ceiling",
     "read_sources",
+    "render_checklist",
     "render_html",
     "render_notebook",
     "render_tex",
@@ -53,6 +59,7 @@ __all__ = [
     "source_digests",
     "stamp_text",
     "with_data",
+    "write_checklists",
     "write_index",
     "write_provenance",
 ]

@@ -1,6 +1,7 @@
-"""``index.html`` of a run folder, and its notebooks as pages: read offline, printed, linked relatively.
+"""``index.html`` of a run folder and the pages it leads to: read offline, printed, linked relatively.
 
-``pages.json``, written last, holds their digests: ``run.json`` is older than the pages that show it.
+The paper's table comes first, then `SECTIONS` in order, then the ledger of claims, the reporting checklists
+and all else. ``pages.json``, written last, holds their digests: ``run.json`` is older than the pages that show it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 from rlvo_lib import storage
 from rlvo_lib.config import InputError, Study
-from rlvo_lib.report.figure_files import read_description
+from rlvo_lib.report.checklists import checklist_summary, write_checklists
+from rlvo_lib.report.figure_files import read_description, read_sources
+from rlvo_lib.report.ledger import LEDGER_PAGE, ledger_rows, render_ledger
 from rlvo_lib.report.provenance import digests, run_study
 from rlvo_lib.report.table_files import (
     LONGEST,
@@ -23,25 +26,42 @@ from rlvo_lib.report.table_files import (
     template,
 )
 
-MAIN_TABLES = ("paper", "comparisons")
-#: The order in which tables and figures are shown, by how their names begin; others follow by name.
+MAIN_TABLES, MAIN_FIGURES = ("paper",), ("auc_forest", "f1_forest")
+#: The parts of the page after the paper's table: id, heading, and how the names of their figures and tables
+#: begin (a whole name, or up to an underscore); the first part that fits has it.
+SECTIONS = (
+    ("discrimination", "Discrimination: ROC and precision-recall curves",
+     ("roc", "pr", "precision_recall", "no_skill")),
+    ("calibration", "Calibration", ("calibration",)),
+    ("utility", "Clinical utility: decision curves", ("decision", "net_benefit", "operating")),
+    ("risk", "Predicted risk by outcome", ("risk",)),
+    ("comparisons", "Comparisons named in advance", ("comparisons", "comparison", "differences")),
+    ("subgroups", "Subgroups", ("subgroups", "subgroup")),
+    ("precision", "What so few patients can say",
+     ("precision", "development_size", "feasible", "consistency", "sample_size", "width")),
+)  # fmt: skip
+OPENED = ("comparisons", "comparisons_flagged", "subgroups", "precision")  # shown without a click
+#: The order in which the other tables and figures are shown, by how their names begin; then by name.
 ORDER = (
-    "auc_forest", "f1_forest", "roc", "calibration", "risk", "shap", "saliency",
-    "flow", "exclusions", "split_counts", "label", "table1", "missingness", "predictor_screen", "performance", "out_of_fold", "no_skill",
-    "ceiling",
+    "performance", "out_of_fold", "shap", "saliency", "flow", "exclusions", "split_counts", "label", "table1",
+    "missingness", "predictor_screen", "ceiling",
 )  # fmt: skip
 #: What ``pages.json`` holds the digests of, as glob patterns inside the run folder.
-PAGES = ("index.html", "notebooks/*.html", "notebooks/*.ipynb")
+PAGES = (
+    "index.html", LEDGER_PAGE, "checklists/*", "notebooks/*.html", "notebooks/*.ipynb",
+)  # fmt: skip
 CHECKS = ("mosaic", "curves")  # figures that check the work rather than report a result
 FILES = (
-    "predictions.csv", "thresholds.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
+    "predictions.csv", "thresholds.csv", "claims.csv", "cohort.csv", "split.csv", "study.toml", "data_dictionary.csv",
     "ceiling.json", "run.json",
 )  # fmt: skip
-_OPEN = ("not reproducible without the cohort", "not testable", "not computed", "another cohort")
 
 
 def write_index(run: str | Path, *, study: Study | None = None, data: str = "") -> Path:
-    """Write ``index.html`` from what lies in the run folder, its notebooks as HTML, ``pages.json``.
+    """Write ``index.html`` from what lies in the run folder, and the pages it leads to.
+
+    These are the notebooks as HTML, the ledger (``claims.html``), the reporting checklists
+    (``checklists/``) and last ``pages.json``.
 
     Tables come with the captions they were saved with, the paper's table first. All text is escaped.
     Study and data are those of the run (its ``study.toml`` and ``run.json``) unless given.
@@ -54,6 +74,11 @@ def write_index(run: str | Path, *, study: Study | None = None, data: str = "") 
     study, data = study or _study(run), data or _data(run)
     figures = [_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)]
     notebooks = [_notebook(path, data) for path in sorted((run / "notebooks").glob("*.ipynb"))]
+    if (run / "claims.csv").exists():
+        ledger = render_ledger(run, title=study.title, data=data)
+        storage.write_text(run / LEDGER_PAGE, ledger)
+    if (run / "run.json").exists():
+        write_checklists(run)
     page = _index(run, study, data, figures, notebooks)
     storage.write_text(run / "index.html", page)
     storage.write_json(run / "pages.json", {"files": page_digests(run)})
@@ -65,6 +90,12 @@ def page_digests(run: str | Path) -> dict[str, str]:
     return digests(run, PAGES)
 
 
+def render_ledger_page(run: str | Path) -> str:
+    """The page of the ledger, made from the run's files as they are now."""
+    run = Path(run)
+    return render_ledger(run, title=_study(run).title, data=_data(run))
+
+
 def render_tables(run: str | Path) -> str:
     """The page without figures and notebooks, made from the run's files as they are now."""
     run = Path(run)
@@ -74,8 +105,11 @@ def render_tables(run: str | Path) -> str:
 def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: list[dict]) -> str:
     stamp = stamp_text(data)
     tables = [_table(path) for path in sorted((run / "tables").glob("*.csv"), key=_rank)]
-    shown = [t for t in tables if t["rows"] <= LONGEST]
-    by_name = {t["name"]: t for t in shown}
+    sections = [_section(*part, figures, tables) for part in SECTIONS]
+    placed = [x["name"] for s in sections for kind in _KINDS for x in s[kind]]
+    placed += [*MAIN_TABLES, *MAIN_FIGURES]
+    rest = [t for t in tables if t["name"] not in placed]
+    more = [f for f in figures if f["name"] not in placed]
     return template("index.html").render(
         heading=f"{stamp + ': ' if stamp else ''}{study.title}",
         data=data,
@@ -85,17 +119,64 @@ def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: l
         citation=study.citation,
         published=bool(study.published),
         has_test=_has_test(run),
+        flag_everyone=_flag_everyone(run),
         numbers=_numbers(run, study),
-        main_tables=[by_name[name] for name in MAIN_TABLES if name in by_name],
-        claims=_claims(run),
-        figures=[f for f in figures if not f["name"].startswith(CHECKS)],
-        checks=[f for f in figures if f["name"].startswith(CHECKS)],
-        other_tables=[t for t in shown if t["name"] not in MAIN_TABLES],
-        linked_tables=[t for t in tables if t["rows"] > LONGEST],
+        main_tables=[t for name in MAIN_TABLES for t in tables if t["name"] == name],
+        main_figures=[f for f in figures if f["name"] in MAIN_FIGURES],
+        sections=[s for s in sections if any(s[kind] for kind in _KINDS)],
+        claims=ledger_rows(run),
+        checklists=checklist_summary(run) if (run / "run.json").exists() else [],
+        figures=[f for f in more if not f["name"].startswith(CHECKS)],
+        checks=[f for f in more if f["name"].startswith(CHECKS)],
+        other_tables=[t for t in rest if t["rows"] <= LONGEST],
+        linked_tables=[t for t in rest if t["rows"] > LONGEST],
         notebooks=notebooks,
         files=[name for name in FILES if (run / name).exists()],
         provenance=_provenance(run),
     )
+
+
+_KINDS = ("figures", "opened", "folded", "linked")
+
+
+def _section(
+    name: str, heading: str, starts: tuple[str, ...], figures: list[dict], tables: list[dict]
+) -> dict[str, Any]:
+    """One part of the page: its figures, and its tables, shown, folded or (long ones) linked."""
+    mine = [t for t in tables if _part(t["name"]) == name and t["name"] not in MAIN_TABLES]
+    mine.sort(key=lambda t: next(k for k, s in enumerate(starts) if _begins(t["name"], s)))
+    short = [t for t in mine if t["rows"] <= LONGEST]
+    return {
+        "id": name,
+        "heading": heading,
+        "figures": [f for f in figures if _part(f["name"]) == name],
+        "opened": [t for t in short if t["name"] in OPENED],
+        "folded": [t for t in short if t["name"] not in OPENED],
+        "linked": [t for t in mine if t["rows"] > LONGEST],
+    }
+
+
+def _part(name: str) -> str:
+    """The id of the part of the page that a figure or table of this name belongs to, or nothing."""
+    return next((p for p, _, starts in SECTIONS if any(_begins(name, s) for s in starts)), "")
+
+
+def _begins(name: str, start: str) -> bool:
+    return name == start or name.startswith(f"{start}_")
+
+
+def _flag_everyone(run: Path) -> dict[str, str]:
+    """The F1 of flagging everyone where the models are judged, from ``tables/no_skill.csv``."""
+    path = run / "tables" / "no_skill.csv"
+    if not path.exists():
+        return {}
+    rows = read_text_table(path)
+    rows = rows[(rows["metric"] == "f1") & (rows["how"] == "flagging everyone")]
+    rows = rows.sort_values("partition", key=lambda p: p != "test", kind="stable")
+    if rows.empty:
+        return {}
+    first = rows.iloc[0]
+    return {"value": cell(first["value"]), "n": first["n"], "events": first["events"]}
 
 
 def _has_test(run: Path) -> bool:
@@ -132,7 +213,7 @@ def _figure(path: Path) -> dict[str, Any]:
     caption, width, height = read_description(path)
     return {
         "name": path.stem, "caption": caption, "width": width // 2 * 4 // 3, "height": height // 2 * 4 // 3,
-        "svg": path.with_suffix(".svg").exists(),
+        "svg": path.with_suffix(".svg").exists(), "sources": list(read_sources(path)),
     }  # fmt: skip
 
 
@@ -152,28 +233,6 @@ def _numbers(run: Path, study: Study) -> list[dict[str, str]]:
             events = f"{text}, {row['events'].iloc[0]} with {study.outcome_label}"
             found.append({"value": row["n"].iloc[0], "text": events})
     return found
-
-
-def _claims(run: Path) -> list[dict[str, str]]:
-    path = run / "claims.csv"
-    if not path.exists():
-        return []
-    rows = read_text_table(path).to_dict("records")
-    for row in rows:
-        sd = f" ± {cell(row['here_sd'])}" if row["here_sd"] else ""
-        row["here"] = cell(row["here"].removesuffix(".0")) + sd
-        row["reason"] = "; ".join(text for text in (_interval(row), row["reason"]) if text)
-        simulated_size = row["kind"] == "count" and row["data"] == "simulated"
-        is_open = row["verdict"] in _OPEN or (simulated_size and row["verdict"] == "inconsistent")
-        row["style"] = "open" if is_open else row["verdict"]
-    return rows
-
-
-def _interval(row: dict[str, str]) -> str:
-    """The ensemble, by which a claim is judged, with the interval that belongs to it."""
-    if not row["ensemble"]:
-        return ""
-    return f"ensemble {cell(row['ensemble'])} [{cell(row['low'])}, {cell(row['high'])}]"
 
 
 def _provenance(run: Path) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Whether ``index.html`` says what the run's files say: its tables cell by cell, not its design."""
+"""Whether the pages say what the run's files say: their tables cell by cell, not their design."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import html.parser
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlvo_lib.report.page import render_tables
+from rlvo_lib.report.ledger import LEDGER_PAGE
+from rlvo_lib.report.page import render_ledger_page, render_tables
 from rlvo_lib.report.table_files import read_caption
 
 Row = tuple[str, ...]
@@ -82,11 +83,19 @@ def page_differences(run: str | Path) -> list[tuple[str, str, str]]:
     header count for the tables of ``tables/``; of the page's own tables (claims, counts, provenance)
     the cells do.
     """
-    run = Path(run)
+    return _differences(Path(run), "index.html", render_tables(run))
+
+
+def ledger_differences(run: str | Path) -> list[tuple[str, str, str]]:
+    """What the page of the ledger shows otherwise than ``claims.csv``: as `page_differences`."""
+    return _differences(Path(run), LEDGER_PAGE, render_ledger_page(run))
+
+
+def _differences(run: Path, page: str, expected: str) -> list[Row]:
     names = {read_caption(path): path.stem for path in sorted((run / "tables").glob("*.html"))}
-    found = page_tables((run / "index.html").read_text("utf-8"))
+    found = page_tables((run / page).read_text("utf-8"))
     missing = []
-    for table in page_tables(render_tables(run)):
+    for table in page_tables(expected):
         same = [t for t in found if _said(t, names) == _said(table, names)]
         if same:
             found.remove(same[0])
@@ -96,13 +105,15 @@ def page_differences(run: str | Path) -> list[tuple[str, str, str]]:
     for table in missing:
         alike = [t for t in found if _shape(t) == _shape(table)]
         if not alike:
-            rows.append((_label(table, names), "missing", f"{len(table.body)} rows"))
+            rows.append((_label(table, names, page), "missing", f"{len(table.body)} rows"))
             continue
         nearest = min(alike, key=lambda t: len(_cells(t, table)))
         found.remove(nearest)
-        rows += [(f"{_label(table, names)}{place}", a, b) for place, a, b in _cells(nearest, table)]
+        rows += [
+            (f"{_label(table, names, page)}{place}", a, b) for place, a, b in _cells(nearest, table)
+        ]
     return rows + [
-        (_label(table, names), f"{len(table.body)} rows", "no such table") for table in found
+        (_label(table, names, page), f"{len(table.body)} rows", "no such table") for table in found
     ]
 
 
@@ -114,10 +125,10 @@ def _shape(table: PageTable) -> list[int]:
     return [len(row) for row in table.body]
 
 
-def _label(table: PageTable, names: dict[str, str]) -> str:
+def _label(table: PageTable, names: dict[str, str], page: str) -> str:
     first = table.body[0][0] if table.body else "no rows"
     name = names.get(table.caption, table.caption.split(". ")[0][:60] or f"the one from '{first}'")
-    return f"index.html: table {name}"
+    return f"{page}: table {name}"
 
 
 def _cells(stored: PageTable, expected: PageTable) -> list[Row]:

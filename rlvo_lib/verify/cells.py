@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rlvo_lib import storage
+from rlvo_lib.config import InputError
 from rlvo_lib.report.table_files import read_text_table
 
 AGREE, DIFFER = "agree", "differ"
+NEEDS_DATASET, ABSENT = "needs dataset", "absent"
 RELATIVE = 1e-9
 SHOWN = 20  # differing cells listed a table
+#: Columns that say which row a cell is in.
+NAMES = (
+    "arm", "metric", "variable", "id", "item", "step", "a", "b", "definition", "subgroup", "stratum",
+)  # fmt: skip
 
 
 def row(what: str, where: str, stored: object, recomputed: object, same: bool) -> tuple:
@@ -32,14 +39,7 @@ def compare(path: str | Path, recomputed: pd.DataFrame, where: str) -> list[tupl
         return [row("table", f"{where}: columns", ", ".join(stored), ", ".join(expected), False)]
     if len(stored) != len(expected):
         return [row("table", f"{where}: rows", len(stored), len(expected), False)]
-    rows, names = (
-        [],
-        [
-            c
-            for c in expected
-            if c in ("arm", "metric", "variable", "id", "step", "a", "b", "definition")
-        ],
-    )
+    rows, names = [], [c for c in expected if c in NAMES]
     differing = 0
     for line, column in zip(*np.nonzero((stored != expected).to_numpy()), strict=True):
         before, after = stored.iat[line, column], expected.iat[line, column]
@@ -65,3 +65,22 @@ def _close(a: str, b: str) -> bool:
     if not any(c in a + b for c in ".en"):
         return False
     return bool(abs(x - y) <= RELATIVE * max(abs(x), abs(y), 1e-3))
+
+
+def contents(stored: dict[str, str], now: dict[str, str]) -> list[tuple]:
+    """One row for each file: the digest that was recorded, and the one it has now."""
+    rows = []
+    for name in sorted(set(stored) | set(now)):
+        before, after = stored.get(name, "not recorded"), now.get(name, "missing")
+        rows.append(row("file content", name, before[:16], after[:16], before == after))
+    return rows
+
+
+def attempt(what: str, where: str, check: Callable[[], list[tuple]]) -> list[tuple]:
+    """The rows of a check; a file it cannot use is a difference, not a crash."""
+    try:
+        return check()
+    except InputError as error:
+        return [row(what, where, "unusable", str(error), False)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [row(what, where, "unusable", f"{type(error).__name__}: {error}", False)]

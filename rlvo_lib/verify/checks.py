@@ -1,25 +1,23 @@
-"""The checks of a run: files, predictions, thresholds, tables, claims, maps and pages."""
+"""The checks of a run: files, predictions, thresholds, tables and claims."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from rlvo_lib import cohort, report, results, storage
-from rlvo_lib.config import InputError
 from rlvo_lib.report.table_files import read_text_table
-from rlvo_lib.verify.cells import compare, row
+from rlvo_lib.verify.cells import DIFFER, NEEDS_DATASET, attempt, compare, contents, row
+from rlvo_lib.verify.pages import checklists, figure_sources, maps, pages
 from rlvo_lib.verify.run import BUILDERS, Run
 
-NEEDS_DATASET, ABSENT = "needs dataset", "absent"
 COLUMNS = ["what", "where", "stored", "recomputed", "verdict"]
 
 
 def verify_run(run_dir: str | Path) -> pd.DataFrame:
-    """Check a run folder: files, predictions, thresholds, tables, the ledger of claims and the page.
+    """Check a run folder: files, predictions, thresholds, tables, claims, figures, checklists and pages.
 
     Returns
     -------
@@ -34,7 +32,11 @@ def verify_run(run_dir: str | Path) -> pd.DataFrame:
     """
     run = Run(Path(run_dir))
     rows = [*_files(run), *_predictions(run), *_thresholds(run), *_tables(run), *_claims(run)]
-    return pd.DataFrame([*rows, *_maps(run), *_pages(run)], columns=COLUMNS)
+    wrong = {
+        row[1].split(": ")[0] for row in rows if row[-1] == DIFFER and row[0] != "file content"
+    }
+    rows += [*figure_sources(run, wrong), *maps(run), *checklists(run), *pages(run)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 # ------------------------------------------------------------------------- files and predictions
@@ -42,9 +44,9 @@ def verify_run(run_dir: str | Path) -> pd.DataFrame:
 
 def _files(run: Run) -> list[tuple]:
     """The content of every small file against the digests that the run recorded."""
-    rows = _contents(run.info.get("files", {}), report.digests(run.root))
+    rows = contents(run.info.get("files", {}), report.digests(run.root))
     if (run.root / "split.json").exists():
-        rows += _attempt("frozen split", "split.json", lambda: _frozen(run.root))
+        rows += attempt("frozen split", "split.json", lambda: _frozen(run.root))
     expected, counted = run.info.get("expected", {}), report.expected_counts(run.root)
     for name in sorted(set(expected) | set(counted)):
         before, after = expected.get(name, "not recorded"), counted.get(name, "missing")
@@ -77,29 +79,11 @@ def _frozen(root: Path) -> list[tuple]:
     ]
 
 
-def _contents(stored: dict[str, str], now: dict[str, str]) -> list[tuple]:
-    rows = []
-    for name in sorted(set(stored) | set(now)):
-        before, after = stored.get(name, "not recorded"), now.get(name, "missing")
-        rows.append(row("file content", name, before[:16], after[:16], before == after))
-    return rows
-
-
-def _attempt(what: str, where: str, check: Callable[[], list[tuple]]) -> list[tuple]:
-    """The rows of a check; a file it cannot use is a difference, not a crash."""
-    try:
-        return check()
-    except InputError as error:
-        return [row(what, where, "unusable", str(error), False)]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        return [row(what, where, "unusable", f"{type(error).__name__}: {error}", False)]
-
-
 def _predictions(run: Run) -> list[tuple]:
     if run.info.get("applied", {}).get("not_judged"):
         reason = run.info["applied"]["not_judged"]
         return [("predictions", "predictions.csv", "", reason, NEEDS_DATASET)]
-    return _attempt("predictions", "predictions.csv", lambda: _check_predictions(run))
+    return attempt("predictions", "predictions.csv", lambda: _check_predictions(run))
 
 
 def _check_predictions(run: Run) -> list[tuple]:
@@ -181,9 +165,43 @@ def _thresholds(run: Run) -> list[tuple]:
         chosen = results.choose_thresholds(
             run.predictions, rule=rule["rule"], chosen_on=rule["chosen_on"]
         )
-        return compare(run.root / "thresholds.csv", chosen, "thresholds.csv")
+        rows = compare(run.root / "thresholds.csv", chosen, "thresholds.csv")
+        return [*rows, *_from_the_test_set(run, chosen)]
 
-    return _attempt("threshold", "thresholds.csv", check)
+    return attempt("threshold", "thresholds.csv", check)
+
+
+def _from_the_test_set(run: Run, chosen: pd.DataFrame) -> list[tuple]:
+    """Thresholds that are not those of the out-of-fold predictions, but of the test set.
+
+    Such a threshold makes F1 on the test set optimistic; its other columns may say what they like.
+    """
+    test = run.predictions[run.predictions["partition"] == "test"]
+    if test.empty:
+        return []
+    keys = ["arm", "seed"]
+    stored = run.thresholds.set_index(keys)["threshold"]
+    honest = chosen.set_index(keys)["threshold"]
+    peeking = _chosen_on_test(test, run.study.threshold["rule"])
+    rows = []
+    for key in stored.index.intersection(honest.index).intersection(peeking.index):
+        other = abs(stored[key] - honest[key]) > 1e-9
+        if other and abs(stored[key] - peeking[key]) <= 1e-9:
+            where = f"thresholds.csv: {key[0]}, seed {key[1]}"
+            rows.append(
+                row("threshold chosen on the test set", where, stored[key], honest[key], False)
+            )
+    return rows
+
+
+def _chosen_on_test(test: pd.DataFrame, rule: str) -> pd.Series:
+    """The thresholds that the test set would give, by arm and seed: of the fold ensembles."""
+    keys = ["arm", "seed"]
+    mean = test.groupby([*keys, "participant_id"], as_index=False).agg(
+        y_true=("y_true", "first"), probability=("probability", "mean")
+    )
+    planted = mean.assign(partition="out-of-fold", fold=1)
+    return results.choose_thresholds(planted, rule=rule).set_index(keys)["threshold"]
 
 
 # ------------------------------------------------------------------------------------- tables
@@ -194,12 +212,12 @@ def _tables(run: Run) -> list[tuple]:
     for path in sorted((run.root / "tables").glob("*.csv")):
         where = f"tables/{path.name}"
         if run.makes(path.stem):
-            rows += _attempt(
+            rows += attempt(
                 "table", where, lambda p=path, w=where: compare(p, run.table(p.stem), w)
             )
         else:
             rows.append(("table", where, "", "not made from the run's files", NEEDS_DATASET))
-        rows += _attempt("rendering", where, lambda p=path: _renderings(p, run.data))
+        rows += attempt("rendering", where, lambda p=path: _renderings(p, run.data))
     return rows
 
 
@@ -225,6 +243,16 @@ def _renderings(path: Path, data: str) -> list[tuple]:
     return rows
 
 
+def _with_cells(made: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The ledger with its notebook cells as stored, where the run keeps no notebook that says them."""
+    stored = read_text_table(run.root / "claims.csv")
+    for column in ("notebook", "cell"):
+        if column in stored:
+            kept = made["id"].map(stored.drop_duplicates("id").set_index("id")[column]).fillna("")
+            made[column] = made[column].where(made[column] != "", kept)
+    return made
+
+
 def _claims(run: Run) -> list[tuple]:
     if not (run.root / "claims.csv").exists():
         return []
@@ -232,50 +260,8 @@ def _claims(run: Run) -> list[tuple]:
     def check() -> list[tuple]:
         made = {p.stem for p in (run.root / "tables").glob("*.csv")} & set(BUILDERS)
         tables = {name: run.table(name) for name in sorted(made)}
-        return compare(
-            run.root / "claims.csv", results.claims(run.study, tables, data=run.data), "claims.csv"
-        )
+        cells = results.table_cells(run.root / "notebooks")
+        made = results.claims(run.study, tables, data=run.data, cells=cells)
+        return compare(run.root / "claims.csv", _with_cells(made, run), "claims.csv")
 
-    return _attempt("claims", "claims.csv", check)
-
-
-# -------------------------------------------------------------------------- maps and pages
-
-
-def _maps(run: Run) -> list[tuple]:
-    """The maps in the folder are those of ``attributions/maps.csv``: none missing, none left over."""
-
-    def check() -> list[tuple]:
-        table = run.root / "attributions" / "maps.csv"
-        named = set(storage.read_csv(table)["map"]) if table.exists() else set()
-        folder = (run.root / "attributions" / "maps").glob("*")
-        there = {p.relative_to(run.root).as_posix() for p in folder if not p.name.startswith(".")}
-        words = {True: "there", False: "not there"}, {True: "in maps.csv", False: "not in maps.csv"}
-        return [
-            row(
-                "map", name, words[0][name in there], words[1][name in named], name in there & named
-            )
-            for name in sorted(there | named)
-        ]
-
-    return _attempt("map", "attributions/maps.csv", check)
-
-
-def _pages(run: Run) -> list[tuple]:
-    """The page shows the numbers of the files; pages and notebooks are as ``pages.json`` says."""
-    page, record = run.root / "index.html", run.root / "pages.json"
-    if not page.exists() and not record.exists():
-        return [("page", "index.html", "", "this run was made without its page", ABSENT)]
-
-    def digests() -> list[tuple]:
-        if not record.exists():
-            return [row("file content", "pages.json", "missing", "digests of the pages", False)]
-        return _contents(storage.read_json(record)["files"], report.page_digests(run.root))
-
-    def numbers() -> list[tuple]:
-        if not page.exists():
-            return [row("page", "index.html", "missing", "the page", False)]
-        found = [row("page", *cells, False) for cells in report.page_differences(run.root)]
-        return found or [row("page", "index.html: tables", "as the files", "as the files", True)]
-
-    return _attempt("file content", "pages.json", digests) + _attempt("page", "index.html", numbers)
+    return attempt("claims", "claims.csv", check)
