@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlvo_lib.cli.application import CacheFolder, app
+from rlvo_lib.cli.application import CacheFolder, app, read_names
 
 
 @app.command()
@@ -24,6 +24,9 @@ def apply(
             help="Folder of the result; left out: reports/, the dataset's name, -external."
         ),
     ] = None,
+    arms: Annotated[
+        str, typer.Option(help="Names between commas; left out: all arms of the run.")
+    ] = "",
     recalibrate: Annotated[
         bool,
         typer.Option(
@@ -51,6 +54,7 @@ def apply(
         out=target.resolve(),
         cache=place,
         development=development.resolve() if development else None,
+        arms=read_names(arms, "--arms") if arms else None,
         recalibrate=recalibrate,
     )
     _say(written, storage.read_json(written / "run.json"))

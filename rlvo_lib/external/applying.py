@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ def apply_run(
     out: Path,
     cache: Path,
     development: Path | None = None,
+    arms: Sequence[str] | None = None,
     recalibrate: bool = False,
 ) -> Path:
     """Apply a frozen run to another dataset folder and write a run folder of the result.
@@ -36,6 +38,7 @@ def apply_run(
     out : the folder to write; only an earlier result of this function may be replaced.
     cache : where the run's trained models lie, and the new patients' tensors will.
     development : the run's own dataset folder; left out for a run of the embedded cohort.
+    arms : those of the run to apply; left out: all.
     recalibrate : also recalibrate in the large on the new patients (`results.recalibration`).
 
     Returns
@@ -58,12 +61,12 @@ def apply_run(
         if recalibrate and arrivals.no_outcome:
             raise InputError(f"--recalibrate: {arrivals.no_outcome}; allowed: with known outcomes")
         both, tensors = together(frozen, arrivals)
-        arms = availability(frozen, arrivals, both, tensors)
-        chosen = list(arms["arm"][arms["applied"]])
+        table = availability(frozen, arrivals, both, tensors, arms)
+        chosen = list(table["arm"][table["applied"]])
         if not chosen:
             raise InputError(
-                f"{data}: no arm of the run can score its patients; {arms['arm'].iloc[0]}: "
-                f"{arms['reason'].iloc[0]}"
+                f"{data}: no arm of the run can score its patients; {table['arm'].iloc[0]}: "
+                f"{table['reason'].iloc[0]}"
             )
         made = score(frozen, both, tensors, chosen)
         proven = proof(frozen.predictions, made)
@@ -72,7 +75,7 @@ def apply_run(
             frozen,
             arrivals,
             _of_new(made, arrivals),
-            {"availability": arms, "proof": proven},
+            {"availability": table, "proof": proven},
             recalibrate=recalibrate,
         )
 

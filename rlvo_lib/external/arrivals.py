@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,11 @@ def _no_outcome(analysis: Analysis, known: bool) -> str:
 
 
 def availability(
-    run: FrozenRun, arrivals: Arrivals, together: Analysis, tensors: TensorCache
+    run: FrozenRun,
+    arrivals: Arrivals,
+    together: Analysis,
+    tensors: TensorCache,
+    arms: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Which arms of the run can score which of the new patients.
 
@@ -131,14 +136,23 @@ def availability(
     Parameters
     ----------
     together : run and new patients in one (`scoring.together`), with their tensors.
+    arms : those to apply; left out: all that the run reports.
 
     Returns
     -------
     DataFrame with arm, label, n, events, left_out (patients), applied, reason.
+
+    Raises
+    ------
+    InputError
+        For an arm that the run does not report.
     """
+    for name in arms or ():
+        if name not in run.arms:
+            raise InputError(f"arm '{name}' is not in the run; allowed: {', '.join(run.arms)}")
     study, rows, used = run.analysis.settings.study, [], {}
     new = list(arrivals.analysis.split["participant_id"])
-    for name in run.arms:
+    for name in run.arms if arms is None else arms:
         arm = study.arms[name]
         reasons = [_lacking(run, arrivals, part) for part in _all_parts(study, arm)]
         ids = _usable(study, arm, new, together, tensors, used)

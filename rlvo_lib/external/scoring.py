@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Together(Analysis):
 
     development: Analysis
 
-    @property
+    @cached_property
     def y(self) -> pd.Series:
         """Outcomes of the development data; 0 for every new patient."""
         new = self.split["participant_id"]

@@ -44,7 +44,6 @@ RECALIBRATED = (
     "performance", "calibration", "calibration_points", "calibration_curve", "decision_curve",
     "risk_distribution", "operating_points",
 )  # fmt: skip
-COHORT = ("flow", "missingness")  # those that need no outcome
 OPTIMISTIC = (
     "After recalibration in the large on these same patients: optimistic for calibration; ranks and "
     "flagged patients are unchanged. Fold ensembles only."
@@ -177,12 +176,10 @@ def _tables(
     for name, table in own.items():
         save(name, table, captions[name])
     known = [name for name in TABLES if name in verify.BUILDERS]
-    for name in known if judged else COHORT:
-        if name == "flow" and not judged:
-            continue  # its steps are those of the study file, which ask for the outcome
-        save(name, folder.table(name), TABLES[name])
-    if not judged:
+    if not judged:  # the others, the flow too, ask for the outcome
         return made
+    for name in known:
+        save(name, folder.table(name), TABLES[name])
     save(
         "transport",
         transport(verify.Run(run.root), folder),
