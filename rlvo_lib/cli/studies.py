@@ -58,29 +58,6 @@ def reproduce(
 
 
 @app.command()
-def evaluate(
-    csv: Annotated[
-        Path, typer.Argument(help="A CSV with an outcome and one or more probabilities.")
-    ],
-    truth: Annotated[str, typer.Option(help="Column of the outcome, 0 or 1.")] = "y_true",
-    score: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of a probability; repeat for several. Left out: all."),
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Also write the table to this JSON file.")
-    ] = None,
-) -> None:
-    """The whole statistics table for anyone's predictions: AUC, F1, calibration, no-skill lines."""
-    from rlvo_lib import results, storage
-
-    table = results.evaluate(storage.read_csv(csv), truth=truth, scores=score)
-    if json:
-        storage.write_json(json, table.to_dict("records"))
-    typer.echo(table.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep=""))
-
-
-@app.command()
 def verify(
     run: Annotated[Path, typer.Argument(help="A run folder, e.g. reports/latest.")],
     json: Annotated[

@@ -7,6 +7,7 @@ absolute path or needs the network to be read.
 
 from rlvo_lib.report.ceiling_file import NO_CEILING, keep_ceiling, read_ceiling
 from rlvo_lib.report.checklists import checklist, render_checklist, write_checklists
+from rlvo_lib.report.evaluation import write_evaluation
 from rlvo_lib.report.figure_files import read_sources, save_figure, source_digests
 from rlvo_lib.report.ledger import LEDGER_PAGE
 from rlvo_lib.report.page import page_digests, render_notebook, write_index
@@ -60,6 +61,7 @@ __all__ = [
     "stamp_text",
     "with_data",
     "write_checklists",
+    "write_evaluation",
     "write_index",
     "write_provenance",
 ]
