@@ -113,11 +113,9 @@ def _calibration(y: np.ndarray, s: np.ndarray) -> Iterator[Row]:
         f"{wald}; slope fixed at 1", why(found.intercept),
     )  # fmt: skip
     yield CALIBRATION[1], found.slope, found.slope_low, found.slope_high, wald, why(found.slope)
-    limits = np.array(metrics.wilson(y.sum(), y.size)) / s.mean() if s.any() else (np.nan, np.nan)
     yield (
-        CALIBRATION[2], found.o_to_e, *map(float, limits),
-        "events / sum of probabilities; Wilson's limits of the share with the event / mean probability",
-        "all probabilities are 0" * (not s.any()),
+        CALIBRATION[2], found.o_to_e, *ratio_limits(found.o_to_e, int(y.sum()), y.size),
+        "events / sum of probabilities; log scale", "all probabilities are 0" * (not s.any()),
     )  # fmt: skip
     outside = f"; {found.smoothed_outside} smoothed values outside 0 to 1"
     smooth = f"smoother: {found.smoother}{outside if found.smoothed_outside else ''}"
@@ -132,6 +130,18 @@ def _calibration(y: np.ndarray, s: np.ndarray) -> Iterator[Row]:
     )  # fmt: skip
     yield _plain(CALIBRATION[8], found.spiegelhalter_p, f"z {found.spiegelhalter_z:.2f}",
                  why(found.spiegelhalter_p))  # fmt: skip
+
+
+def ratio_limits(ratio: float, events: int, n: int) -> tuple[float, float]:
+    """95 % limits of observed / expected events on the log scale, SE = sqrt((1 - O/n) / O).
+
+    Debray et al., BMJ 2017;356:i6460. NaN where the ratio is.
+
+    >>> [round(limit, 3) for limit in ratio_limits(1.0, 16, 118)]
+    [0.634, 1.577]
+    """
+    spread = np.exp(metrics.checks.quantile(0.95) * np.sqrt((1 - events / n) / events))
+    return float(ratio / spread), float(ratio * spread)
 
 
 def _no_skill(y: np.ndarray) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import pandas as pd
 from rlvo_lib import metrics
 from rlvo_lib.config import InputError
 from rlvo_lib.intake.scores import absent
+from rlvo_lib.results.evaluation.measures import ratio_limits
 from rlvo_lib.results.evaluation.scored import Scored
 
 LEAST = 10  # events, and non-events, below which a stratum is not estimated
@@ -84,9 +85,11 @@ def _estimate(score: Scored, inside: np.ndarray) -> dict:
     low, high, reason = metrics.auc_interval(area, variance, logit=True)
     found |= {"auc": area, "low": low, "high": high, "variance": variance, "reason": reason}
     if score.probability and s.any():
-        spread = np.exp(metrics.checks.quantile(0.95) * np.sqrt((1 - events / n) / events))
         ratio = events / float(s.sum())
-        found |= {"o_to_e": ratio, "o_to_e_low": ratio / spread, "o_to_e_high": ratio * spread}
+        limits = dict(
+            zip(("o_to_e_low", "o_to_e_high"), ratio_limits(ratio, events, n), strict=True)
+        )
+        found |= {"o_to_e": ratio} | limits
     return found
 
 
