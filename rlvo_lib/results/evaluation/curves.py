@@ -10,7 +10,6 @@ import pandas as pd
 
 from rlvo_lib import metrics
 from rlvo_lib.results.evaluation.scored import Scored
-from rlvo_lib.results.probabilities import CLIP
 
 LONGEST = 500  # points of a curve that are kept: more cannot be seen
 RISKS = tuple(round(k / 100, 2) for k in range(5, 41))  # threshold probabilities, 5 to 40 %
@@ -71,8 +70,8 @@ def calibration(scores: Sequence[Scored]) -> pd.DataFrame:
     rows = []
     for score in scores:
         found = (
-            asdict(metrics.calibration(score.y, score.s, clip=CLIP))
-            if score.probability
+            asdict(score.calibration)
+            if score.calibration
             else {"n": score.y.size, "events": int(score.y.sum()), "reason": score.reason}
         )
         rows.append({"score": score.name} | found)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.results.evaluation.points import threshold_of
 from rlvo_lib.results.evaluation.resampled import Resampled
 from rlvo_lib.results.evaluation.scored import Scored
 from rlvo_lib.results.probabilities import CLIP
@@ -57,12 +56,16 @@ def _discrimination(score: Scored, drawn: Resampled) -> Iterator[Row]:
         words = f"false positive rates 0 to {PARTIAL:g}{', McClish' if corrected else ''}"
         reason = "below the diagonal: McClish's correction has no meaning" if np.isnan(area) else ""
         yield _plain(name, area, words, reason)
-    value = metrics.average_precision(y, s)
-    yield "average precision", value, *drawn.limits(score.name, "average_precision"), ""
+    yield (
+        "average precision",
+        score.average_precision,
+        *drawn.limits(score.name, "average_precision"),
+        "",
+    )
 
 
 def _classification(score: Scored, drawn: Resampled) -> Iterator[Row]:
-    threshold, where = threshold_of(score)
+    threshold, where = score.cut
     point = metrics.operating_point(score.y, score.s, threshold)
     yield _plain("threshold", threshold, where)
     low, high, how = drawn.limits(score.name, "f1")
@@ -93,15 +96,15 @@ def _probabilities(score: Scored, drawn: Resampled) -> Iterator[Row]:
     brier = {"brier": metrics.brier_loss(y, s), "scaled_brier": metrics.scaled_brier(y, s)}
     for name, value in brier.items():
         yield name.replace("_", " "), value, *drawn.limits(score.name, name), ""
-    yield from _calibration(y, s)
+    yield from _calibration(score)
     benefit = metrics.net_benefit(y, s, list(TREATED))
     for row in benefit.itertuples():
         words = f"treat all {row.treat_all:.4f}, treat none 0"
         yield _plain(f"net benefit at {row.threshold * 100:g} %", row.net_benefit, words)
 
 
-def _calibration(y: np.ndarray, s: np.ndarray) -> Iterator[Row]:
-    found = metrics.calibration(y, s, clip=CLIP)
+def _calibration(score: Scored) -> Iterator[Row]:
+    found = score.calibration
     moved = f"; {found.n_clipped} of 0 or 1 moved by {CLIP:g}" if found.n_clipped else ""
     wald = f"logistic model, Wald{moved}"
 
@@ -114,8 +117,8 @@ def _calibration(y: np.ndarray, s: np.ndarray) -> Iterator[Row]:
     )  # fmt: skip
     yield CALIBRATION[1], found.slope, found.slope_low, found.slope_high, wald, why(found.slope)
     yield (
-        CALIBRATION[2], found.o_to_e, *ratio_limits(found.o_to_e, int(y.sum()), y.size),
-        "events / sum of probabilities; log scale", "all probabilities are 0" * (not s.any()),
+        CALIBRATION[2], found.o_to_e, *ratio_limits(found.o_to_e, found.events, found.n),
+        "events / sum of probabilities; log scale", "all probabilities are 0" * (not score.s.any()),
     )  # fmt: skip
     outside = f"; {found.smoothed_outside} smoothed values outside 0 to 1"
     smooth = f"smoother: {found.smoother}{outside if found.smoothed_outside else ''}"

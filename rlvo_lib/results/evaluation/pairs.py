@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,6 @@ import pandas as pd
 
 from rlvo_lib import metrics
 from rlvo_lib.config import InputError
-from rlvo_lib.results.evaluation.points import threshold_of
 from rlvo_lib.results.evaluation.resampled import Resampled, percentiles
 from rlvo_lib.results.evaluation.scored import Scored
 
@@ -19,6 +19,9 @@ COLUMNS = (
     "bootstrap_high", "bootstrap_p", "average_precision_a", "average_precision_b", "average_precision_difference",
     "average_precision_low", "average_precision_high", "n", "events", "reason",
 )  # fmt: skip
+STATISTICS = ("auc", "average_precision")
+Areas = dict[bytes, tuple[list[str], np.ndarray, np.ndarray]]
+#: What `rlvo_lib.metrics.compare_operating_points` says of sensitivity, and of specificity.
 SIDES = ("a", "b", "difference", "low", "high", "only_a", "only_b", "p", "mid_p")
 FLAGGED = [f"{name}_{side}" for name in ("sensitivity", "specificity") for side in SIDES]
 
@@ -34,35 +37,61 @@ def comparisons(scores: Sequence[Scored], drawn: Resampled) -> pd.DataFrame:
     -------
     DataFrame with the columns `COLUMNS`; none for a single score.
     """
-    table = pd.DataFrame([_compared(a, b, drawn) for a, b in combinations(scores, 2)])
+    areas = _areas(scores)
+    table = pd.DataFrame([_compared(a, b, drawn, areas) for a, b in combinations(scores, 2)])
     table = table.reindex(columns=list(COLUMNS))
     table["p_holm"] = metrics.holm(table["p"].astype(float))
     return table
 
 
-def _common(a: Scored, b: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outcome and both scores of the patients who have both; an `InputError` if they are of one class."""
-    _, first, second = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
-    y = a.y[first]
-    metrics.checks.as_labels(y)
-    return y, a.s[first], b.s[second]
-
-
-def _compared(a: Scored, b: Scored, drawn: Resampled) -> dict:
-    try:
-        y, s, t = _common(a, b)
-    except InputError as error:
-        return {"a": a.name, "b": b.name, "n": 0, "events": 0, "reason": f"on both: {error}"}
-    test = metrics.compare_auc(y, s, t)
-    areas, precisions = _differences(a, b, y, s, t, drawn)
-    low, high, _ = percentiles(areas, stratified=True)
-    precision = metrics.average_precision(y, s), metrics.average_precision(y, t)
-    ap_low, ap_high, _ = percentiles(precisions, stratified=False)
+def _areas(scores: Sequence[Scored]) -> Areas:
+    """AUCs and their DeLong covariance of all scores of the same patients, with their names."""
+    groups: dict[bytes, list[Scored]] = {}
+    for score in scores:
+        groups.setdefault(score.rows.tobytes(), []).append(score)
     return {
-        "a": a.name, "b": b.name, "auc_a": test.auc_a, "auc_b": test.auc_b,
-        "difference": test.difference, "low": test.low, "high": test.high, "z": test.z, "p": test.p,
-        "bootstrap_low": low, "bootstrap_high": high,
-        "bootstrap_p": _p(test.difference, areas),
+        rows: (
+            [score.name for score in group],
+            *metrics.delong_covariance(group[0].y, np.column_stack([score.s for score in group])),
+        )
+        for rows, group in groups.items()
+    }
+
+
+def _common(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+    """Both scores on the patients who have both; an `InputError` if these are of one class."""
+    if np.array_equal(a.rows, b.rows):
+        return a, b
+    rows, *places = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
+    first, second = (
+        replace(score, rows=rows, y=score.y[place], s=score.s[place])
+        for score, place in zip((a, b), places, strict=True)
+    )
+    metrics.checks.as_labels(first.y)
+    return first, second
+
+
+def _compared(a: Scored, b: Scored, drawn: Resampled, areas: Areas) -> dict:
+    names = {"a": a.name, "b": b.name}
+    try:
+        first, second = _common(a, b)
+    except InputError as error:
+        return names | {"n": 0, "events": 0, "reason": f"patients with both: {error}"}
+    if first is a:
+        test = _contrasted(a, b, areas)
+        replicates = [drawn.values[a.name][k] - drawn.values[b.name][k] for k in STATISTICS]
+    else:
+        test = metrics.compare_auc(first.y, first.s, second.s)
+        replicates = _redrawn(first, second, drawn)
+    (low, high, _), (ap_low, ap_high, _) = (
+        percentiles(values, stratified=name == "auc")
+        for name, values in zip(STATISTICS, replicates, strict=True)
+    )
+    precision = first.average_precision, second.average_precision
+    return names | {
+        "auc_a": test.auc_a, "auc_b": test.auc_b, "difference": test.difference, "low": test.low,
+        "high": test.high, "z": test.z, "p": test.p, "bootstrap_low": low, "bootstrap_high": high,
+        "bootstrap_p": _p(test.difference, replicates[0]),
         "average_precision_a": precision[0], "average_precision_b": precision[1],
         "average_precision_difference": precision[0] - precision[1],
         "average_precision_low": ap_low, "average_precision_high": ap_high,
@@ -70,22 +99,23 @@ def _compared(a: Scored, b: Scored, drawn: Resampled) -> dict:
     }  # fmt: skip
 
 
-def _differences(
-    a: Scored, b: Scored, y: np.ndarray, s: np.ndarray, t: np.ndarray, drawn: Resampled
-) -> tuple[np.ndarray, np.ndarray]:
-    """Replicates of both differences; drawn anew where the two were not scored on the same patients."""
-    names = ("auc", "average_precision")
-    if np.array_equal(a.rows, b.rows):
-        first, second = drawn.values[a.name], drawn.values[b.name]
-        return tuple(first[name] - second[name] for name in names)
-    return tuple(
-        found[:, 0] - found[:, 1]
-        for name in names
-        for found in metrics.bootstrap_many(
-            y, np.column_stack([s, t]), (name,), stratified=name == "auc",
+def _contrasted(a: Scored, b: Scored, areas: Areas) -> metrics.AucDifference:
+    names, aucs, covariance = areas[a.rows.tobytes()]
+    places = [names.index(a.name), names.index(b.name)]
+    square = covariance[np.ix_(places, places)]
+    return metrics.contrast_auc(a.y, aucs[places], square, np.array([1.0, -1.0]))
+
+
+def _redrawn(a: Scored, b: Scored, drawn: Resampled) -> list[np.ndarray]:
+    """Replicates of both differences on the patients that the two have in common."""
+    found = []
+    for name in STATISTICS:
+        values = metrics.bootstrap_many(
+            a.y, np.column_stack([a.s, b.s]), (name,), stratified=name == "auc",
             n=drawn.resamples, seed=drawn.seed,
-        ).values()
-    )  # fmt: skip
+        )[name]  # fmt: skip
+        found.append(values[:, 0] - values[:, 1])
+    return found
 
 
 def _p(difference: float, replicates: np.ndarray) -> float:
@@ -109,21 +139,21 @@ def comparisons_flagged(scores: Sequence[Scored]) -> pd.DataFrame:
     """
     rows = []
     for a, b in combinations(scores, 2):
-        cuts = {k: threshold_of(score) for k, score in (("a", a), ("b", b))}
+        cuts = {k: score.cut for k, score in (("a", a), ("b", b))}
         row = {"a": a.name, "b": b.name}
         row |= {f"threshold_{k}": cut for k, (cut, _) in cuts.items()}
         row |= {f"chosen_{k}": how for k, (_, how) in cuts.items()}
         try:
-            y, s, t = _common(a, b)
+            first, second = _common(a, b)
         except InputError as error:
-            rows.append(row | {"n": 0, "events": 0, "reason": f"on both: {error}"})
+            rows.append(row | {"n": 0, "events": 0, "reason": f"patients with both: {error}"})
             continue
         found = metrics.compare_operating_points(
-            y, s, t, threshold_a=cuts["a"][0], threshold_b=cuts["b"][0]
+            first.y, first.s, second.s, threshold_a=cuts["a"][0], threshold_b=cuts["b"][0]
         )
         rows.append(row | {name: getattr(found, name) for name in ("n", "events", *FLAGGED, "reason")})  # fmt: skip
-    first = ["a", "b", "threshold_a", "threshold_b", "chosen_a", "chosen_b", "n", "events"]
-    table = pd.DataFrame(rows).reindex(columns=[*first, *FLAGGED, "reason"])
+    start = ["a", "b", "threshold_a", "threshold_b", "chosen_a", "chosen_b", "n", "events"]
+    table = pd.DataFrame(rows).reindex(columns=[*start, *FLAGGED, "reason"])
     for name in ("sensitivity", "specificity"):
         place = table.columns.get_loc(f"{name}_mid_p") + 1
         table.insert(place, f"{name}_p_holm", metrics.holm(table[f"{name}_p"].astype(float)))

@@ -8,10 +8,8 @@ from dataclasses import asdict
 import pandas as pd
 
 from rlvo_lib import metrics
-from rlvo_lib.results.evaluation.scored import Scored
+from rlvo_lib.results.evaluation.scored import ELSEWHERE, SAME_PATIENTS, Scored
 
-SAME_PATIENTS = "chosen on these same patients: optimistic"
-ELSEWHERE = "given, chosen elsewhere"
 #: Name -> rule and value of `rlvo_lib.metrics.threshold_by`.
 RULES: dict[str, tuple[str, float | None]] = {
     "maximal F1": ("max-f1", None),
@@ -19,16 +17,6 @@ RULES: dict[str, tuple[str, float | None]] = {
     "sensitivity at least 0.9": ("sensitivity", 0.9),
     "specificity at least 0.9": ("specificity", 0.9),
 }
-
-
-def threshold_of(score: Scored) -> tuple[float, str]:
-    """The threshold that decisions are judged at, and where it comes from."""
-    if score.threshold is not None:
-        return score.threshold, f"threshold {ELSEWHERE}"
-    return (
-        metrics.threshold_by(score.y, score.s, rule="max-f1"),
-        f"threshold of maximal F1, {SAME_PATIENTS}",
-    )
 
 
 def operating_points(scores: Sequence[Scored]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from rlvo_lib.results.evaluation.scored import Scored
 
 RESAMPLES, SEED = 2000, 2025
 #: Resamples times patients times scores that are worth waiting for, and the fewest resamples.
-WORTH, FEWEST = 4e8, 200
+WORTH, FEWEST = 2e8, 200
 #: Statistics of resamples that draw patients whatever their outcome: they depend on prevalence.
 WHOEVER = ("average_precision", "f1", "brier", "scaled_brier")
 
@@ -35,7 +35,7 @@ def resamples_for(patients: int, scores: int, wanted: int | None) -> tuple[int, 
     >>> resamples_for(118, 3, None)
     (2000, '')
     >>> resamples_for(100_000, 10, None)[0]
-    400
+    200
     """
     if wanted is not None:
         return wanted, ""
@@ -47,9 +47,7 @@ def resamples_for(patients: int, scores: int, wanted: int | None) -> tuple[int, 
     )
 
 
-def resampled(
-    scores: Sequence[Scored], thresholds: Mapping[str, float], *, resamples: int, seed: int
-) -> Resampled:
+def resampled(scores: Sequence[Scored], *, resamples: int, seed: int) -> Resampled:
     """Replicates of every score.
 
     AUC: stratified by outcome. Others: patients are drawn whatever their outcome, NaN where a resample has
@@ -65,7 +63,7 @@ def resampled(
             y, columns, ("auc",), stratified=True, n=resamples, seed=seed
         ) | metrics.bootstrap_many(
             y, columns, WHOEVER if probability else WHOEVER[:2],
-            thresholds=[thresholds[score.name] for score in group],
+            thresholds=[score.cut[0] for score in group],
             stratified=False, n=resamples, seed=seed,
         )  # fmt: skip
         for k, score in enumerate(group):

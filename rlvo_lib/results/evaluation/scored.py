@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from rlvo_lib import metrics
 from rlvo_lib.config import InputError
 from rlvo_lib.intake.scores import absent
 from rlvo_lib.results.evaluation.outcomes import read_outcome
+from rlvo_lib.results.probabilities import CLIP
 
 #: Columns by which patients are told apart, if there; capitals do not count.
 ID_COLUMNS = (
@@ -21,9 +23,13 @@ ID_COLUMNS = (
 MODEL_COLUMNS = ("arm", "model", "seed", "fold", "partition", "repeat")
 
 
+SAME_PATIENTS = "chosen on these same patients: optimistic"
+ELSEWHERE = "given, chosen elsewhere"
+
+
 @dataclass(frozen=True)
 class Scored:
-    """The patients with an outcome and this score."""
+    """The patients with an outcome and this score; what several tables need is computed once."""
 
     name: str
     rows: np.ndarray  # (n,) their places in the table
@@ -49,6 +55,23 @@ class Scored:
         return (
             f"not a probability (values {low} to {high}, not rescaled{hint}): discrimination only"
         )
+
+    @cached_property
+    def cut(self) -> tuple[float, str]:
+        """The threshold that decisions are judged at, and where it comes from."""
+        if self.threshold is not None:
+            return self.threshold, f"threshold {ELSEWHERE}"
+        found = metrics.threshold_by(self.y, self.s, rule="max-f1")
+        return found, f"threshold of maximal F1, {SAME_PATIENTS}"
+
+    @cached_property
+    def average_precision(self) -> float:
+        return metrics.average_precision(self.y, self.s)
+
+    @cached_property
+    def calibration(self) -> metrics.Calibration | None:
+        """None for a score that is no probability."""
+        return metrics.calibration(self.y, self.s, clip=CLIP) if self.probability else None
 
     def counts(self) -> dict[str, int]:
         missing = self.without_outcome + self.without_score

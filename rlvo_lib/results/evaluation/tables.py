@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlvo_lib.results.evaluation import curves, pairs, strata
 from rlvo_lib.results.evaluation.measures import measures
-from rlvo_lib.results.evaluation.points import operating_points, threshold_of
+from rlvo_lib.results.evaluation.points import operating_points
 from rlvo_lib.results.evaluation.resampled import RESAMPLES, SEED, Resampled, resampled
 from rlvo_lib.results.evaluation.scored import Scored, scored_columns
 
@@ -68,7 +68,7 @@ def evaluate(
         that is not numeric.
     """
     found, _ = scored_columns(frame, truth, scores, event=event, thresholds=thresholds)
-    drawn = resampled(found, _cuts(found), resamples=resamples, seed=seed)
+    drawn = resampled(found, resamples=resamples, seed=seed)
     return _evaluation(found, drawn).assign(data=data)
 
 
@@ -88,7 +88,7 @@ def evaluation_tables(
     scores : of `rlvo_lib.results.evaluation.scored_columns` of the same ``frame``.
     by : columns whose values tell subgroups apart.
     """
-    drawn = resampled(scores, _cuts(scores), resamples=resamples, seed=seed)
+    drawn = resampled(scores, resamples=resamples, seed=seed)
     found = {
         "evaluation": _evaluation(scores, drawn),
         "operating_points": operating_points(scores),
@@ -107,10 +107,6 @@ def evaluation_tables(
         "pr_band": curves.pr_band(scores, resamples=resamples, seed=seed),
     }
     return {name: found[name].assign(data=data) for name in CAPTIONS if len(found[name])}
-
-
-def _cuts(scores: Sequence[Scored]) -> dict[str, float]:
-    return {score.name: threshold_of(score)[0] for score in scores}
 
 
 def _evaluation(scores: Sequence[Scored], drawn: Resampled) -> pd.DataFrame:
