@@ -227,19 +227,132 @@ def test_validate_says_when_all_is_well(raw, write_dataset):
     assert status == 0 and "0 errors, 0 warnings" in out
 
 
+@pytest.fixture
+def judged(tmp_path, monkeypatch, capsys):
+    """Write a CSV and evaluate it with few resamples."""
+
+    def evaluate(text, *options):
+        path = tmp_path / "p.csv"
+        path.write_text(text) if isinstance(text, str) else storage.write_csv(path, text)
+        return rlvo_here(monkeypatch, capsys, "evaluate", path, "--resamples", "20", *options)
+
+    return evaluate
+
+
+def _predictions(n=60):
+    events = [1, 0, 0] * (n // 3)
+    risk = [0.1 + 0.8 * ((7 * k + 5 * e) % 13) / 13 for k, e in enumerate(events)]
+    frame = pd.DataFrame({"patient_id": [f"p{k}" for k in range(n)], "died": events, "risk": risk})
+    return frame.assign(other=[(k * 5 % 11) / 11 for k in range(n)], sex=["F", "M"] * (n // 2))
+
+
 def test_evaluate_any_csv(tmp_path):
     frame = pd.DataFrame({"outcome": [0, 0, 1, 1, 0, 1], "risk": [0.1, 0.4, 0.35, 0.8, 0.2, 0.7]})
     storage.write_csv(tmp_path / "p.csv", frame)
     status, out, _ = rlvo(
         "evaluate", tmp_path / "p.csv", "--truth", "outcome", "--score", "risk",
-        "--json", tmp_path / "e.json",
+        "--json", tmp_path / "e.json", "--resamples", "50",
     )  # fmt: skip
     assert status == 0
-    table = pd.DataFrame(json.loads((tmp_path / "e.json").read_text()))
+    assert "risk: n 6, events 3 (50.0 %)" in out and "flagging everyone 0.667" in out
+    written = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)
+    table = pd.DataFrame(written["evaluation"])
     auc = table[(table["score"] == "risk") & (table["metric"] == "auc")]["value"].iloc[0]
     assert auc == pytest.approx(8 / 9)
+    assert (written["resamples"], written["file"]) == (50, "p.csv")
     status, _, err = rlvo("evaluate", tmp_path / "p.csv", "--truth", "nope")
     assert status == 2 and "nope" in err and "Traceback" not in err
+
+
+def test_evaluate_compares_scores_and_writes_tables_figures_and_a_page(judged, tmp_path):
+    status, out, err = judged(
+        _predictions(), "--truth", "died", "--threshold", "risk=0.5", "--by", "sex",
+        "--data", "simulated", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0, err
+    assert out.startswith("SIMULATED DATA: p.csv\n")
+    assert "patients told apart by column 'patient_id'" in out
+    assert "F1, score >= 0.5 " in out and "threshold given, chosen elsewhere" in out
+    assert "threshold of maximal F1, chosen on these same patients: optimistic" in out
+    assert "risk, sex F: n 30, events 10, AUC" in out and "risk - other: " in out
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("SIMULATED DATA") > 10 and "http" not in page
+    for name in ("roc", "precision_recall", "calibration", "decision_curve", "risk_by_outcome"):
+        assert f'src="figures/{name}.png"' in page
+        assert (tmp_path / "out" / "figures" / f"{name}.svg").exists()
+    table = storage.read_csv(tmp_path / "out" / "tables" / "evaluation.csv")
+    assert set(table["data"]) == {"simulated"} and set(table["score"]) == {"risk", "other"}
+    assert len(list((tmp_path / "out" / "tables").glob("*.csv"))) == 15
+
+
+def test_evaluate_of_what_is_no_probability_needs_no_calibration(judged, tmp_path):
+    frame = _predictions().assign(risk=lambda t: 100 * t["risk"])[["died", "risk"]]
+    status, out, err = judged(
+        frame, "--truth", "died", "--score", "risk", "--out", tmp_path / "out"
+    )
+    assert status == 0, err
+    assert "not rescaled; if they are percent, divide by 100): discrimination only" in out
+    assert "calibration slope" not in out
+    assert not (tmp_path / "out" / "figures" / "calibration.png").exists()
+
+
+def test_evaluate_reads_words_commas_and_gaps_and_says_so(judged):
+    text = "case;dead;risk\n1;yes;0,9\n2;no;0,1\n3;yes;0,4\n4;no;0,5\n5;;0,5\n6;no;\n"
+    status, out, err = judged(text, "--truth", "dead", "--event", "yes", "--score", "risk", "--id", "case")  # fmt: skip
+    assert status == 0, err
+    for words in (
+        "6 rows, separator semicolon", "column 'risk': decimal commas read as points",
+        "patients told apart by column 'case'", "outcome 'dead': 'yes' is the event, 'no' none",
+        "1 rows without an outcome left out", "1 rows without 'risk' left out of it",
+        "risk: n 4, events 2 (50.0 %)",
+    ):  # fmt: skip
+        assert words in out
+
+
+def test_evaluate_believes_a_column_that_says_simulated(judged):
+    frame = _predictions().assign(data="simulated")
+    _, out, _ = judged(frame, "--truth", "died")
+    assert out.startswith("SIMULATED DATA") and "column 'data' says so" in out
+    status, _, err = judged(frame, "--truth", "died", "--data", "real")
+    assert status == 2 and "--data real: column 'data' of the table says simulated" in err
+    mixed = frame.assign(data=["simulated", "real"] * 30)
+    assert judged(mixed, "--truth", "died")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--truth", "dead"], "column 'dead' is not in the table; its columns: patient_id, died"),
+        (["--score", "nope"], "column 'nope' is not in the table"),
+        (["--score", "sex"], "column 'sex', row 2: 'F'; allowed: finite numbers"),
+        (["--score", "died"], "column 'died' is given both as outcome and as score"),
+        (["--truth", "sex"], "outcome 'sex' holds 'F', 'M'; allowed: 0 and 1, or True and False"),
+        (["--event", "yes"], "--event yes: outcome 'died' holds '0', '1'"),
+        (["--id", "sex"], "patient 'F' (column 'sex') has 30 rows, first 2 and 4"),
+        (["--by", "risk"], "column 'risk' has 13 different values; allowed: at most 12"),
+        (["--by", "age"], "column 'age' is not in the table"),
+        (["--threshold", "high"], "--threshold high: allowed: a number, or COLUMN=NUMBER"),
+        (["--threshold", "nan"], "--threshold nan: allowed: a number"),
+        (["--threshold", "age=0.5"], "--threshold age=0.5: allowed: one of the scores risk, other"),
+        (["--threshold", "0.5", "--threshold", "risk=0.4"], "another threshold already"),
+        (["--data", "fake"], "--data fake: allowed: real or simulated"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_said_in_one_line(judged, options, message):
+    truth = [] if "--truth" in options else ["--truth", "died"]
+    status, out, err = judged(_predictions(), *truth, *options)
+    assert (status, err.count("\n"), out) == (2, 1, "") and message in err, err
+
+
+def test_evaluate_sends_a_runs_own_predictions_to_verify(monkeypatch, capsys):
+    run = project_root() / "reports" / "reference"
+    status, _, err = rlvo_here(monkeypatch, capsys, "evaluate", run / "predictions.csv")
+    assert status == 2 and "has a row for each model (arm, seed, fold, partition)" in err
+    assert "rlvo verify RUN" in err and err.count("\n") == 1
+    status, _, err = rlvo_here(monkeypatch, capsys, "evaluate", run)
+    assert (
+        status == 2 and "it is a folder (a run? its numbers are recomputed by `rlvo verify`)" in err
+    )
 
 
 def test_the_reference_run_is_a_finished_run():

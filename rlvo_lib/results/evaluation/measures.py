@@ -48,42 +48,52 @@ def _discrimination(score: Scored, drawn: Resampled) -> Iterator[Row]:
     ):
         area = metrics.auc_ci(y, s, method)
         yield name, area.estimate, area.low, area.high, words, area.reason
-    low, high, how = drawn.limits(score.name, "auc")
-    yield "auc, bootstrap", metrics.auc(y, s), low, high, how, ""
+    yield "auc, bootstrap", metrics.auc(y, s), *drawn.limits(score.name, "auc")
     for corrected in (False, True):
         area = metrics.partial_auc(y, s, max_fpr=PARTIAL, corrected=corrected)
         name = f"partial auc{', corrected' if corrected else ''}"
         words = f"false positive rates 0 to {PARTIAL:g}{', McClish' if corrected else ''}"
         reason = "below the diagonal: McClish's correction has no meaning" if np.isnan(area) else ""
         yield _plain(name, area, words, reason)
-    yield (
-        "average precision",
-        score.average_precision,
-        *drawn.limits(score.name, "average_precision"),
-        "",
-    )
+    limits = drawn.limits(score.name, "average_precision")
+    yield "average precision", score.average_precision, *limits
 
 
 def _classification(score: Scored, drawn: Resampled) -> Iterator[Row]:
     threshold, where = score.cut
     point = metrics.operating_point(score.y, score.s, threshold)
     yield _plain("threshold", threshold, where)
-    low, high, how = drawn.limits(score.name, "f1")
-    yield "f1 (event class)", point.f1, low, high, f"{where}; {how}", ""
+    low, high, how, reason = drawn.limits(score.name, "f1")
+    yield "f1 (event class)", point.f1, low, high, f"{where}; {how}", reason
     for name in ("sensitivity", "specificity", "ppv", "npv"):
-        value = getattr(point, name)
-        limits = getattr(point, f"{name}_low"), getattr(point, f"{name}_high")
-        exact = getattr(point, f"{name}_exact_low"), getattr(point, f"{name}_exact_high")
-        reason = "nobody has such a result" if np.isnan(value) else ""
-        yield name, value, *limits, f"{where}; Wilson", reason
+        value, reason = getattr(point, name), ""
+        if np.isnan(value):
+            reason = f"{'nobody' if name == 'ppv' else 'everybody'} is flagged"
+        yield name, value, *_limits(point, name), f"{where}; Wilson", reason
+        exact = _limits(point, f"{name}_exact")
         yield f"{name}, exact", value, *exact, f"{where}; Clopper and Pearson", reason
-    for name, words in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("mcc", "mcc")):  # fmt: skip
+    for name in ("accuracy", "balanced_accuracy", "mcc"):
         value = getattr(point, name)
-        yield _plain(words, value, where, point.reason if np.isnan(value) else "")
-    for name, words in (("lr_positive", "positive likelihood ratio"), ("lr_negative", "negative likelihood ratio")):  # fmt: skip
-        value = getattr(point, name)
-        limits = getattr(point, f"{name}_low"), getattr(point, f"{name}_high")
-        yield words, value, *limits, f"{where}; log scale", point.reason * bool(np.isnan(value))
+        reason = _part(point.reason, "MCC") if np.isnan(value) else ""
+        yield _plain(name.replace("_", " "), value, where, reason)
+    for name, sign in (("positive", "LR+"), ("negative", "LR-")):
+        value, limits = getattr(point, f"lr_{name}"), _limits(point, f"lr_{name}")
+        reason = _part(point.reason, sign) if np.isnan([value, *limits]).any() else ""
+        yield f"{name} likelihood ratio", value, *limits, f"{where}; log scale", reason
+
+
+def _limits(point: metrics.OperatingPoint, name: str) -> tuple[float, float]:
+    return getattr(point, f"{name}_low"), getattr(point, f"{name}_high")
+
+
+def _part(reason: str, word: str) -> str:
+    """The parts of a reason that speak of one thing; all of it, if none does.
+
+    >>> _part("no true negative: LR- has no upper bound; everybody is flagged: no MCC", "MCC")
+    'everybody is flagged: no MCC'
+    """
+    parts = [part for part in reason.split("; ") if word in part]
+    return "; ".join(parts) or reason
 
 
 def _probabilities(score: Scored, drawn: Resampled) -> Iterator[Row]:
@@ -95,7 +105,7 @@ def _probabilities(score: Scored, drawn: Resampled) -> Iterator[Row]:
         return
     brier = {"brier": metrics.brier_loss(y, s), "scaled_brier": metrics.scaled_brier(y, s)}
     for name, value in brier.items():
-        yield name.replace("_", " "), value, *drawn.limits(score.name, name), ""
+        yield name.replace("_", " "), value, *drawn.limits(score.name, name)
     yield from _calibration(score)
     benefit = metrics.net_benefit(y, s, list(TREATED))
     for row in benefit.itertuples():
@@ -108,14 +118,21 @@ def _calibration(score: Scored) -> Iterator[Row]:
     moved = f"; {found.n_clipped} of 0 or 1 moved by {CLIP:g}" if found.n_clipped else ""
     wald = f"logistic model, Wald{moved}"
 
-    def why(value: float) -> str:
-        return found.reason if np.isnan(value) else ""
+    def why(value: float, word: str) -> str:
+        return _part(found.reason, word) if np.isnan(value) else ""
 
     yield (
         CALIBRATION[0], found.intercept, found.intercept_low, found.intercept_high,
-        f"{wald}; slope fixed at 1", why(found.intercept),
+        f"{wald}; slope fixed at 1", why(found.intercept, "intercept"),
     )  # fmt: skip
-    yield CALIBRATION[1], found.slope, found.slope_low, found.slope_high, wald, why(found.slope)
+    yield (
+        CALIBRATION[1],
+        found.slope,
+        found.slope_low,
+        found.slope_high,
+        wald,
+        why(found.slope, "slope"),
+    )
     yield (
         CALIBRATION[2], found.o_to_e, *ratio_limits(found.o_to_e, found.events, found.n),
         "events / sum of probabilities; log scale", "all probabilities are 0" * (not score.s.any()),
@@ -125,14 +142,14 @@ def _calibration(score: Scored) -> Iterator[Row]:
     for name in CALIBRATION[3:7]:
         value = getattr(found, name)
         scale = "100 x mean squared distance; " if name == "eci" else ""
-        yield _plain(name, value, f"{scale}{smooth}", why(value))
+        yield _plain(name, value, f"{scale}{smooth}", why(value, "smooth"))
     yield _plain(
         CALIBRATION[7], found.hosmer_lemeshow_p,
         f"chi-squared {found.hosmer_lemeshow:.2f}, {found.hosmer_lemeshow_df:g} degrees of freedom, "
-        f"{found.hosmer_lemeshow_groups} groups", why(found.hosmer_lemeshow_p),
+        f"{found.hosmer_lemeshow_groups} groups", why(found.hosmer_lemeshow_p, "Hosmer"),
     )  # fmt: skip
     yield _plain(CALIBRATION[8], found.spiegelhalter_p, f"z {found.spiegelhalter_z:.2f}",
-                 why(found.spiegelhalter_p))  # fmt: skip
+                 why(found.spiegelhalter_p, "Spiegelhalter"))  # fmt: skip
 
 
 def ratio_limits(ratio: float, events: int, n: int) -> tuple[float, float]:

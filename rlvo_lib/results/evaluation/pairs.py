@@ -83,7 +83,7 @@ def _compared(a: Scored, b: Scored, drawn: Resampled, areas: Areas) -> dict:
     else:
         test = metrics.compare_auc(first.y, first.s, second.s)
         replicates = _redrawn(first, second, drawn)
-    (low, high, _), (ap_low, ap_high, _) = (
+    (low, high, *_), (ap_low, ap_high, *_) = (
         percentiles(values, stratified=name == "auc")
         for name, values in zip(STATISTICS, replicates, strict=True)
     )

@@ -25,7 +25,7 @@ class Resampled:
     resamples: int
     seed: int
 
-    def limits(self, score: str, statistic: str) -> tuple[float, float, str]:
+    def limits(self, score: str, statistic: str) -> tuple[float, float, str, str]:
         return percentiles(self.values[score][statistic], stratified=statistic == "auc")
 
 
@@ -71,12 +71,20 @@ def resampled(scores: Sequence[Scored], *, resamples: int, seed: int) -> Resampl
     return Resampled(found, resamples, seed)
 
 
-def percentiles(replicates: np.ndarray, *, stratified: bool) -> tuple[float, float, str]:
-    """95 % percentile limits of the replicates that are not NaN, and how they were found."""
+def percentiles(replicates: np.ndarray, *, stratified: bool) -> tuple[float, float, str, str]:
+    """95 % percentile limits of the replicates that are not NaN, how they were found, and why they are NaN.
+
+    >>> percentiles(np.ones(100), stratified=True)[2:]
+    ('stratified bootstrap, percentile, 100 resamples', 'the same value in every resample: no interval')
+    """
     kept = replicates[~np.isnan(replicates)]
     dropped = replicates.size - kept.size
     kind = "stratified bootstrap" if stratified else "bootstrap over patients"
     text = f"{kind}, percentile, {kept.size} resamples"
     text += f" ({dropped} of one class only dropped)" if dropped else ""
-    low, high = np.quantile(kept, [0.025, 0.975]) if kept.size else (np.nan, np.nan)
-    return float(low), float(high), text
+    if not kept.size:
+        return np.nan, np.nan, text, "every resample has one class only: no interval"
+    if np.ptp(kept) < 1e-15:
+        return np.nan, np.nan, text, "the same value in every resample: no interval"
+    low, high = np.quantile(kept, [0.025, 0.975])
+    return float(low), float(high), text, ""
