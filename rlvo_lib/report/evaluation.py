@@ -10,8 +10,8 @@ import pandas as pd
 
 from rlvo_lib import figures, storage
 from rlvo_lib.report.figure_files import read_description, save_figure
-from rlvo_lib.report.page import LONGEST_SHOWN
 from rlvo_lib.report.table_files import (
+    LONGEST,
     html_table,
     read_caption,
     read_text_table,
@@ -144,7 +144,7 @@ def _table(path: Path) -> str:
     text, caption = read_text_table(path), read_caption(path.with_suffix(".html"))
     name = html.escape(path.stem.replace("_", " "))
     link = f'<a href="tables/{path.name}">CSV</a>'
-    if len(text) > LONGEST_SHOWN:
+    if len(text) > LONGEST:
         return f"<p>{name}: {html.escape(caption)} ({len(text)} rows, {link})</p>"
     body = f'<div class="scroll">{html_table(text, caption)}</div><p class="note">{link}</p>'
     return f"<details><summary>{name}</summary>{body}</details>"
