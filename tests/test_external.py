@@ -14,6 +14,7 @@ from rlvo_lib import experiment, external, report, results, storage, verify, wor
 from rlvo_lib.analysis import embedded_dataset, open_analysis
 from rlvo_lib.cli import main
 from rlvo_lib.config import InputError, read_study
+from rlvo_lib.external import writing
 from rlvo_lib.external.arrivals import availability
 from rlvo_lib.external.scoring import PREFIX, together
 
@@ -293,9 +294,9 @@ def test_arms_without_their_scans_or_columns_are_left_out_with_the_reason(
     run, frozen, tmp_path, few
 ):
     def change(table):
-        table = _others(table).drop(columns="hypertension")
-        return table
+        return _others(table).drop(columns="hypertension")
 
+    few = few[2:5]
     root = _copy(embedded_dataset(frozen), tmp_path / "centre", change, ids=few)
     for path in root.glob("sub-*/perf/*tmax*"):
         path.unlink()
@@ -418,17 +419,27 @@ def test_nothing_of_the_users_is_written_over(frozen, other, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
-def test_the_command_says_what_it_did_and_replaces_its_own_result(
-    frozen, other, tmp_path, monkeypatch, capsys
-):
+def test_an_earlier_result_may_be_replaced(frozen, applied, tmp_path):
+    writing.refuse_other_folder(applied, frozen.out)
+    writing.refuse_other_folder(tmp_path, frozen.out)  # empty
+
+
+def test_the_command_says_what_it_did(frozen, other, tmp_path, monkeypatch, capsys):
     words = ["rlvo", "apply", frozen.out, "--data", other, "--out", tmp_path / "out", "--cache",
              frozen.cache, "--arms", "clinical_logistic"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    for _ in range(2):
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert not end.value.code
-        said = capsys.readouterr().out
-        assert said.startswith("SIMULATED DATA: run run applied to 40 patients"), said
-        assert "largest difference" in said
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert said.startswith("SIMULATED DATA: run run applied to 40 patients"), said
+    assert "largest difference" in said
     assert not (tmp_path / "out" / "tables" / "recalibration.csv").exists()
+
+
+def test_the_command_explains_itself(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rlvo", "apply", "--help"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().out
+    assert not end.value.code and "Usage" in said and "--recalibrate" in said

@@ -133,7 +133,7 @@ def _folders(
     patients = storage.key(
         analysis.dataset.table.loc[new].to_csv(), tensors.table.loc[new, "key"].to_list()
     )
-    code = storage.code_key("external")
+    code = storage.code_key("external/scoring")
     folders = {}
     for task in tasks:
         for one in (*task.readers, task):

@@ -246,6 +246,12 @@ def _figures(out: Path, run: FrozenRun, tables: dict[str, pd.DataFrame]) -> None
         figures.roc_curves(tables["roc_points"], performance=performance, labels=labels, arms=arms),
         "ROC curves of the frozen ensembles in the other dataset.",
     )
+    if "decision_curve" in tables:
+        save(
+            "decision_curve",
+            figures.decision_curves(tables["decision_curve"], labels=labels, arms=arms),
+            "Net benefit of the frozen probabilities in the other dataset.",
+        )
     points, after = tables["calibration_points"], tables.get("calibration_points_recalibrated")
     caption = "Observed against predicted risk in the other dataset"
     if after is None:
