@@ -6,7 +6,7 @@ absolute path or needs the network to be read.
 """
 
 from rlvo_lib.report.ceiling_file import NO_CEILING, keep_ceiling, read_ceiling
-from rlvo_lib.report.checklists import checklist, render_checklist, write_checklists
+from rlvo_lib.report.checklists import checklists, render_checklist, write_checklists
 from rlvo_lib.report.evaluation import write_evaluation
 from rlvo_lib.report.figure_files import read_sources, save_figure, source_digests
 from rlvo_lib.report.ledger import LEDGER_PAGE
@@ -38,7 +38,7 @@ __all__ = [
     "LONGEST",
     "NO_CEILING",
     "SIMULATED",
-    "checklist",
+    "checklists",
     "digests",
     "expected_counts",
     "html_table",

@@ -51,24 +51,30 @@ def write_checklists(run: str | Path) -> list[Path]:
     Tables, figures and the notebooks' pages must be there: what is not is not pointed at.
     """
     run, written = Path(run), []
-    for name in CHECKLISTS:
+    for name, table in checklists(run).items():
         path = run / FOLDER / f"{name}.csv"
-        storage.write_csv(path, checklist(run, name))
+        storage.write_csv(path, table)
         storage.write_text(path.with_suffix(".md"), render_checklist(name, read_text_table(path)))
         written.append(path)
     return written
 
 
-def checklist(run: str | Path, name: str) -> pd.DataFrame:
-    """One checklist filled from a run's files.
+def checklists(run: str | Path) -> dict[str, pd.DataFrame]:
+    """Each checklist by name, filled from a run's files.
 
     Returns
     -------
-    DataFrame with item, section, topic, status (`FROM_RUN`, `IN_PART`, `AUTHORS`, `ABSENT`), answer,
+    DataFrames with item, section, topic, status (`FROM_RUN`, `IN_PART`, `AUTHORS`, `ABSENT`), answer,
     evidence (addresses inside the run folder, joined by ``; ``), authors (what is left to them), data.
     """
     run = Path(run)
     known, cells = facts(run), results.table_cells(run / "notebooks")
+    return {name: _filled(run, name, known, cells) for name in CHECKLISTS}
+
+
+def _filled(
+    run: Path, name: str, known: dict[str, str], cells: dict[str, tuple[str, str]]
+) -> pd.DataFrame:
     rows = []
     for item in _items().query("checklist == @name").to_dict("records"):
         evidence = _pointers(run, item["evidence"].split(), cells)
@@ -108,9 +114,9 @@ def render_checklist(name: str, text: pd.DataFrame) -> str:
 def checklist_summary(run: str | Path) -> list[dict[str, str]]:
     """Each checklist of a run for its page: name, title, and how many items have which status."""
     found = []
-    for name, (title, _) in CHECKLISTS.items():
-        counts = checklist(run, name)["status"].value_counts()
-        row = {"name": name, "title": title, "items": str(int(counts.sum()))}
+    for name, table in checklists(run).items():
+        counts = table["status"].value_counts()
+        row = {"name": name, "title": CHECKLISTS[name][0], "items": str(int(counts.sum()))}
         for key, status in (
             ("run", FROM_RUN),
             ("part", IN_PART),

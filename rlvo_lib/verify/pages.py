@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from rlvo_lib import report, storage
 from rlvo_lib.report.table_files import read_text_table
 from rlvo_lib.verify.cells import ABSENT, NEEDS_DATASET, attempt, compare, contents, row
@@ -42,20 +44,23 @@ def _sources(run: Run, png: Path, where: str, wrong: set[str]) -> list[tuple]:
 
 def checklists(run: Run) -> list[tuple]:
     """The reporting checklists say what the run's files say."""
-    rows = []
-    for path in sorted((run.root / "checklists").glob("*.csv")):
-        where = f"checklists/{path.name}"
-        rows += attempt("checklist", where, lambda p=path, w=where: _checklist(run, p, w))
-    return rows
+    paths = sorted((run.root / "checklists").glob("*.csv"))
+    if not paths:
+        return []
+
+    def check() -> list[tuple]:
+        made = report.checklists(run.root)
+        return [found for path in paths for found in _checklist(path, made[path.stem])]
+
+    return attempt("checklist", "checklists", check)
 
 
-def _checklist(run: Run, path: Path, where: str) -> list[tuple]:
-    made = report.checklist(run.root, path.stem)
-    rows = compare(path, made, where)
+def _checklist(path: Path, made: pd.DataFrame) -> list[tuple]:
     page = path.with_suffix(".md")
     found = page.read_text("utf-8") if page.exists() else ""
     same = found == report.render_checklist(path.stem, read_text_table(path))
     stored = "as the CSV" if same else "other text"
+    rows = compare(path, made, f"checklists/{path.name}")
     return [*rows, row("rendering", f"checklists/{page.name}", stored, "as the CSV", same)]
 
 
