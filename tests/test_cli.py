@@ -301,9 +301,9 @@ def test_evaluate_reads_words_commas_and_gaps_and_says_so(judged):
     status, out, err = judged(text, "--truth", "dead", "--event", "yes", "--score", "risk", "--id", "case")  # fmt: skip
     assert status == 0, err
     for words in (
-        "6 rows, separator semicolon", "column 'risk': decimal commas read as points",
+        "rows: 6, separator: semicolon", "column 'risk': decimal commas read as points",
         "patients told apart by column 'case'", "outcome 'dead': 'yes' is the event, 'no' none",
-        "1 rows without an outcome left out", "1 rows without 'risk' left out of it",
+        "rows without an outcome, left out: 1", "rows without 'risk', left out of it: 1",
         "risk: n 4, events 2 (50.0 %)",
     ):  # fmt: skip
         assert words in out

@@ -1,14 +1,16 @@
 """Anyone's predictions: every table, its known answers, and predictions of the worst kind."""
 
 import dataclasses
+import re
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from rlvo_lib import metrics, results
-from rlvo_lib.config import InputError
+from rlvo_lib import metrics, results, storage
+from rlvo_lib.config import InputError, project_root
 from rlvo_lib.results import evaluation
 from rlvo_lib.results.evaluation import pairs, strata
 
@@ -319,3 +321,39 @@ def test_a_score_is_given_as_frozen(frame):
         "threshold given, chosen elsewhere",
     )
     assert pairs.comparisons([score], None).empty
+
+
+def test_the_page_shows_how_a_runs_predictions_are_judged(tmp_path, monkeypatch):
+    root = project_root()
+    page = (root / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("reports/reference", str(root / "reports" / "reference")), {})
+    wide = storage.read_csv("predictions_wide.csv")
+    assert evaluation.check_patients(wide).startswith("patients told apart")
+    table = results.evaluate(wide, "y_true", ["daft"], resamples=20).set_index("metric")
+    run = storage.read_csv(root / "reports" / "reference" / "tables" / "performance.csv")
+    stored = run.query("arm == 'daft' and metric == 'auc'").iloc[0]
+    assert table.loc["auc", "n"] == stored["n"]
+    assert tuple(table.loc["auc", ["value", "low", "high"]]) == pytest.approx(
+        (stored["ensemble"], stored["low"], stored["high"])
+    )
+
+
+def test_the_page_lists_every_table():
+    page = (project_root() / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in evaluation.CAPTIONS)
+    assert all(f"`{name}`" in page for name in ("participant_id", "patient_id", "record_id", "id"))
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_patients_and_ten_scores():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.random((100_000, 10)), columns=[f"s{k}" for k in range(10)])
+    frame["y_true"] = rng.integers(0, 2, len(frame))
+    scores, _ = evaluation.scored_columns(frame, "y_true")
+    resamples, _ = evaluation.resamples_for(len(frame), len(scores), None)
+    before = time.process_time()
+    found = evaluation.evaluation_tables(scores, frame, resamples=resamples)
+    assert time.process_time() - before < 120  # about 45 s of a free core
+    assert len(found["comparisons"]) == 45 and len(found["roc_points"]) == 5000

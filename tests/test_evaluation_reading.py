@@ -52,8 +52,8 @@ def test_the_same_two_patients_however_they_are_written(written, text):
     [
         ("y_true;risk\n1;0,5\n0;0\n", "column 'risk': decimal commas read as points"),
         ("y_true,risk\n1,50%\n0,2%\n", "column 'risk': percent signs read as hundredths"),
-        ("y_true\trisk\n1\t0.5\n", "1 rows, separator tab"),
-        ("y_true,risk\n1,0.5\n".encode("utf-16"), "1 rows, separator comma"),
+        ("y_true\trisk\n1\t0.5\n", "rows: 1, separator: tab"),
+        ("y_true,risk\n1,0.5\n".encode("utf-16"), "rows: 1, separator: comma"),
         ("y_true,risk,né\n1,0.5,a\n".encode("latin-1"), "letters were read as Windows-1252"),
     ],
 )
@@ -166,7 +166,9 @@ def test_outcomes_that_are_not_guessed(values, event, words):
 
 def test_patients_are_told_apart_by_a_column():
     frame = pd.DataFrame({"Patient_ID": ["a", "b", None], "case": ["x", "x", "y"]}, index=[2, 3, 4])
-    assert check_patients(frame) == "patients told apart by column 'Patient_ID'; 1 rows have none"
+    assert (
+        check_patients(frame) == "patients told apart by column 'Patient_ID'; rows without one: 1"
+    )
     with pytest.raises(InputError, match=re.escape("patient 'x' (column 'case') has 2 rows, first 2 and 3; allowed: one row a patient")):  # fmt: skip
         check_patients(frame, "case")
     with pytest.raises(InputError, match="column 'mrn' is not in the table"):

@@ -85,7 +85,12 @@ def evaluate(
     )
     scored = _with_thresholds(scored, threshold or [])
     drawn, fewer = evaluation.resamples_for(len(frame), len(scored), resamples)
-    notes += [note for note in (coded, said, fewer) if note] + _left_out(scored)
+    chosen = (
+        ""
+        if score
+        else f"scores: {', '.join(s.name for s in scored)} (every column of probabilities)"
+    )
+    notes += [note for note in (coded, said, chosen, fewer) if note] + _left_out(scored)
     tables = evaluation.evaluation_tables(
         scored, frame, by=by or [], resamples=drawn, seed=seed, data=kind
     )
@@ -162,10 +167,10 @@ def _left_out(scored: list[Scored]) -> list[str]:
 
     notes = []
     if scored[0].without_outcome:
-        notes.append(f"{scored[0].without_outcome} rows without an outcome left out")
+        notes.append(f"rows without an outcome, left out: {scored[0].without_outcome}")
     for score in scored:
         if score.without_score:
-            notes.append(f"{score.without_score} rows without '{score.name}' left out of it")
+            notes.append(f"rows without '{score.name}', left out of it: {score.without_score}")
         if score.reason:
             notes.append(f"'{score.name}': {score.reason}")
         if np.ptp(score.s) == 0:
@@ -183,10 +188,14 @@ def _show(
     rows = tables["evaluation"].set_index(["score", "metric"])
     for score in scored:
         _show_score(score, rows.loc[score.name])
-    for row in tables.get("subgroups", rows.iloc[:0]).itertuples():
-        estimate = row.reason or f"AUC {_interval(row.auc, row.low, row.high)}"
+    strata = tables.get("subgroups", rows.iloc[:0])
+    if len(strata):
+        typer.echo("\nSubgroups, AUC [95 % CI, DeLong]")
+    for row in strata.itertuples():
+        estimate = _interval(row.auc, row.low, row.high)
+        estimate = row.reason if estimate == "-" else f"AUC {estimate}"
         typer.echo(
-            f"{row.score}, {row.subgroup} {row.stratum}: n {row.n}, events {row.events}, {estimate}"
+            f"  {row.score}, {row.subgroup} {row.stratum}: n {row.n}, events {row.events}, {estimate}"
             + (
                 ""
                 if row.p_interaction != row.p_interaction

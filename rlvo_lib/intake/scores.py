@@ -61,7 +61,7 @@ def read_scores(path: str | Path, *, truth: str) -> ScoreTable:
     )
     for name in names:
         cells[name] = cells[name].mask(cells[name].str.lower().isin(MISSING), None)
-    notes = [f"{len(cells)} rows, separator {SEPARATORS.get(separator, repr(separator))}"]
+    notes = [f"rows: {len(cells)}, separator: {SEPARATORS.get(separator, repr(separator))}"]
     if encoding == "windows-1252":
         notes.append("the file is not UTF-8; its letters were read as Windows-1252")
     return ScoreTable(cells, tuple(notes))

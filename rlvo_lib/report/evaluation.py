@@ -21,6 +21,7 @@ from rlvo_lib.report.table_files import (
 )
 
 Tables = Mapping[str, pd.DataFrame]
+MOST_CURVES = 8  # as many can be told apart
 MOST_DOTS = 3000  # patients times scores; of more a dot for each cannot be told apart
 OUTCOMES = ("without the event", "with the event")
 #: The first table of the page holds these rows of ``evaluation``.
@@ -56,6 +57,7 @@ def write_evaluation(
     out = Path(out)
     for name, table in tables.items():
         save_table(out, name, table, data=data, caption=captions[name])
+    notes = [*notes, *_not_drawn(tables, risk)]
     parts = [f"<h1>{html.escape(heading)}</h1>", _list(notes), _summary(out)]
     for name, figure, caption in _drawn(tables, risk):
         parts.append(_figure(save_figure(out, name, figure, data=data, caption=caption)))
@@ -70,7 +72,7 @@ def write_evaluation(
 
 
 def _drawn(tables: Tables, risk: pd.DataFrame) -> Iterator[tuple[str, figures.Figure, str]]:
-    """Name, figure and caption of each figure; at most eight scores can be told apart."""
+    """Name, figure and caption of each figure."""
     parts = {name: _of_arms(table) for name, table in tables.items()}
     found = tables["evaluation"].assign(metric=lambda t: t["metric"].str.replace(" ", "_"))
     found = _of_arms(found).rename(columns={"value": "ensemble"})
@@ -100,10 +102,21 @@ def _drawn(tables: Tables, risk: pd.DataFrame) -> Iterator[tuple[str, figures.Fi
         "Net benefit at threshold probabilities of 5 to 40 %, beside treating everyone and nobody",
     )  # fmt: skip
     if len(risk) <= MOST_DOTS:
-        yield (
-            "risk_by_outcome", figures.risk_by_outcome(_of_arms(risk), outcome_names=OUTCOMES),
-            "Every patient's predicted probability, by outcome",
-        )  # fmt: skip
+        figure = figures.risk_by_outcome(_of_arms(risk), outcome_names=OUTCOMES)
+        figure.axes[0].set_xlabel("Predicted probability")
+        yield "risk_by_outcome", figure, "Every patient's predicted probability, by outcome"
+
+
+def _not_drawn(tables: Tables, risk: pd.DataFrame) -> list[str]:
+    """What the figures leave out."""
+    found = []
+    if tables["evaluation"]["score"].nunique() > MOST_CURVES:
+        found.append(
+            f"figures show the first {MOST_CURVES} scores at most, calibration the first six"
+        )
+    if len(risk) > MOST_DOTS:
+        found.append("too many patients for a figure with a dot for each")
+    return found
 
 
 def _of_arms(table: pd.DataFrame) -> pd.DataFrame:

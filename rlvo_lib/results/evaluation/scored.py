@@ -162,7 +162,7 @@ def check_patients(frame: pd.DataFrame, column: str = "") -> str:
     if len(twice):
         raise InputError(_twice(frame, column, twice.iloc[0], by_name))
     nameless = len(frame) - len(ids)
-    note = f"; {nameless} rows have none" if nameless else ""
+    note = f"; rows without one: {nameless}" if nameless else ""
     return f"patients told apart by column '{column}'{note}"
 
 
