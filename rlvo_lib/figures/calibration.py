@@ -105,7 +105,10 @@ def _draw_agreement(
     if curve is not None:
         seeds = [rows for _, rows in curve[curve["arm"] == arm].groupby("seed")]
         for rows in seeds:
-            axis.plot(rows["predicted"], rows["observed"], color=COLOURS[1], linewidth=1.5, label="smoothed")  # fmt: skip
+            axis.plot(
+                rows["predicted"], rows["observed"], color=COLOURS[1], label="smoothed",
+                linewidth=1.5 if len(seeds) == 1 else 0.8,
+            )  # fmt: skip
             if len(seeds) == 1:
                 axis.fill_between(
                     rows["predicted"], rows["low"], rows["high"], color=COLOURS[1], alpha=0.15,
