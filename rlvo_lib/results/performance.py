@@ -62,9 +62,9 @@ def performance(
     rows = []
     for scores in arms:
         cut = cuts[scores.arm]
-        folds = _by_fold(predictions, partition, scores.arm)
+        models = _fold_models(predictions, partition, scores.arm)
         for metric, needs_threshold in METRICS.items():
-            spread = _over_folds(folds, metric, dict(zip(scores.seeds, cut, strict=True)))
+            spread = _over_folds(models, metric, dict(zip(scores.seeds, cut, strict=True)))
             *estimate, method = interval(scores, metric, cut, replicates=drawn)
             where = rule if needs_threshold else NO_THRESHOLD
             rows.append((
@@ -87,23 +87,24 @@ def _counts(scores: Scores) -> tuple[int, int]:
     return scores.y.size, int(scores.y.sum())
 
 
-def _by_fold(predictions: pd.DataFrame, partition: Partition, arm: str) -> pd.DataFrame:
-    return predictions[(predictions["partition"] == partition) & (predictions["arm"] == arm)]
+#: Seed -> outcomes and probabilities of each of its fold models.
+Models = dict[object, list[tuple[np.ndarray, np.ndarray]]]
 
 
-def _over_folds(rows: pd.DataFrame, metric: str, threshold: dict) -> tuple[float, float, int]:
+def _fold_models(predictions: pd.DataFrame, partition: Partition, arm: str) -> Models:
+    rows = predictions[(predictions["partition"] == partition) & (predictions["arm"] == arm)]
+    models: Models = {}
+    for (seed, _), fold in rows.groupby(["seed", "fold"]):
+        scored = fold["y_true"].to_numpy(int), fold["probability"].to_numpy()
+        models.setdefault(seed, []).append(scored)
+    return models
+
+
+def _over_folds(models: Models, metric: str, threshold: dict) -> tuple[float, float, int]:
     """Mean of the seeds' means, root mean square of the seeds' SDs, and fold models a seed."""
     means, variances, n_folds = [], [], 0
-    for seed, models in rows.groupby("seed"):
-        values = [
-            value(
-                fold["y_true"].to_numpy(int),
-                fold["probability"].to_numpy(),
-                metric,
-                threshold[seed],
-            )
-            for _, fold in models.groupby("fold")
-        ]
+    for seed, folds in models.items():
+        values = [value(y, p, metric, threshold[seed]) for y, p in folds]
         means.append(np.mean(values))
         variances.append(np.var(values, ddof=1) if len(values) > 1 else np.nan)
         n_folds = len(values)
