@@ -185,8 +185,11 @@ def shuffled_labels(frame):
     [
         ("thresholds.csv", lambda f, r: threshold_from_test(f, r), "thresholds.csv: daft, seed 0"),
         ("thresholds.csv", lambda f, r: f.assign(n="47"), "thresholds.csv"),
-        ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "tables/performance.csv"),
-        ("predictions.csv", lambda f, r: f[f["participant_id"] != "sub-0060"], "predictions: daft / test"),
+        (
+            "predictions.csv",
+            lambda f, r: f[f["participant_id"] != "sub-0060"],
+            ("tables/performance.csv", "predictions: daft / test"),
+        ),
         ("predictions.csv", lambda f, r: f[f["arm"] != "ncct"], "predictions: ncct / test / 0 / 1"),
         ("predictions.csv", lambda f, r: swap(f, "seed", "fold"), "predictions"),
         ("predictions.csv", lambda f, r: first_row(f, "probability", "0.99999"), "out_of_fold.csv"),
@@ -207,24 +210,58 @@ def shuffled_labels(frame):
         ("cohort.csv", lambda f, r: f[f["participant_id"] != "sub-0050"], "cohort"),
         ("split.csv", lambda f, r: first_row(f, "partition", "test"), "predictions.csv"),
         ("split.csv", lambda f, r: f.iloc[1:], "split: train"),
-        ("tables/performance.csv", lambda f, r: swap(f, "mean", "ensemble"), "performance.csv"),
-        ("tables/performance.csv", lambda f, r: f.iloc[:-1], "performance.csv: rows"),
-        ("tables/performance.csv", lambda f, r: swap(f, "low", "high"), "performance.csv"),
-        ("tables/performance.csv", lambda f, r: swapped_names(f, "daft", "ncct"), "performance.csv"),
-        ("tables/comparisons.csv", lambda f, r: swap(f, "a", "b"), "comparisons.csv"),
-        ("tables/comparisons.csv", lambda f, r: f.rename(columns={"p": "q"}), "comparisons.csv: columns"),
-        ("tables/flow.csv", lambda f, r: f.assign(data="real"), "flow.csv"),
-        ("claims.csv", lambda f, r: f.assign(verdict="reproduced"), "claims.csv: imaging"),
-        ("claims.csv", lambda f, r: first_row(f, "published", "600"), "claims.csv: patients: published"),
-        ("claims.csv", lambda f, r: f.assign(implied_high="0.99"), "claims.csv: patients-train: implied_high"),
-        ("claims.csv", lambda f, r: f.assign(cell="printed"), "claims.csv: imaging-auc: cell"),
-        ("attributions/shap.csv", lambda f, r: first_row(f, "shap", "3.0"), "shap_importance.csv"),
     ],
 )  # fmt: skip
 def test_planted_alterations_are_found(bare, file, change, where):
     run = bare
     edit(run / file, lambda frame: change(frame, run))
-    assert where in " ".join(found(run)["where"])
+    places = " ".join(found(run)["where"])
+    for place in [where] if isinstance(where, str) else where:
+        assert place in places
+
+
+#: Alterations that can be told apart in one run: each is of another file, and of none that tables are made from.
+TOGETHER = [
+    {
+        "tables/performance.csv": (lambda f: swap(f, "mean", "ensemble"), "clinical_logistic, auc: mean"),
+        "tables/comparisons.csv": (lambda f: swap(f, "a", "b"), "imaging: a"),
+        "tables/flow.csv": (lambda f: f.assign(data="real"), "assessed: data"),
+        "claims.csv": (lambda f: f.assign(verdict="reproduced"), "imaging-auc: verdict"),
+    },
+    {
+        "tables/performance.csv": (lambda f: swap(f, "low", "high"), "clinical_logistic, auc: low"),
+        "tables/comparisons.csv": (lambda f: f.rename(columns={"p": "q"}), "columns"),
+        "tables/flow.csv": (lambda f: f.iloc[::-1], "included: step"),
+        "claims.csv": (lambda f: first_row(f, "published", "600"), "patients: published"),
+    },
+    {
+        "tables/performance.csv": (lambda f: swapped_names(f, "daft", "ncct"), "arm"),
+        "tables/comparisons.csv": (lambda f: f.assign(p="0.049"), "p"),
+        "tables/out_of_fold.csv": (lambda f: f.iloc[:-1], "rows"),
+        "claims.csv": (lambda f: f.assign(implied_high="0.99"), "patients: implied_high"),
+        "tables/shap_importance.csv": (lambda f: f.iloc[::-1], "variable"),
+    },
+    {
+        "tables/performance.csv": (lambda f: f.iloc[:-1], "rows"),
+        "tables/no_skill.csv": (lambda f: f.assign(value="0.5"), "f1: value"),
+        "claims.csv": (lambda f: f.assign(cell="printed"), "imaging-auc: cell"),
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("alterations", TOGETHER)
+def test_altered_tables_are_found_at_their_place(bare, alterations):
+    for file, (change, _) in alterations.items():
+        edit(bare / file, change)
+    wrong = found(bare)
+    for file, (_, place) in alterations.items():
+        here = wrong[wrong["where"].str.startswith(f"{file}: ")]["where"]
+        assert here.str.endswith(place).any(), (file, list(here))
+
+
+def test_an_altered_attribution_shows_in_its_table(bare):
+    edit(bare / "attributions" / "shap.csv", lambda f: first_row(f, "shap", "3.0"))
+    assert found(bare)["where"].str.startswith("tables/shap_importance.csv").any()
 
 
 def test_a_threshold_chosen_on_the_test_set_is_called_so(bare):
@@ -343,8 +380,8 @@ def test_a_table_of_another_run_left_behind_is_found(bare):
 
 
 def test_at_least_twenty_alterations_are_planted():
-    assert len(test_planted_alterations_are_found.pytestmark[0].args[1]) >= 25
-    assert len(EDITED) >= 5
+    alone = test_planted_alterations_are_found.pytestmark[0].args[1]
+    assert len(alone) + sum(len(batch) for batch in TOGETHER) + len(EDITED) >= 35
 
 
 def test_an_applied_runs_thresholds_are_held_by_the_digest_it_recorded(bare):
