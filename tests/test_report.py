@@ -18,6 +18,7 @@ from rlvo_lib import dataset, figures, report, storage
 from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report import provenance
 from rlvo_lib.report.checklists import CHECKLISTS
+from rlvo_lib.report.page import _part
 from rlvo_lib.report.summary import fill_page, filled, keep_summary
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
@@ -275,6 +276,78 @@ def test_the_index_shows_the_papers_table_first_and_all_else(made):
     assert "tables/roc_points.csv" in text
     assert "<b>72</b>" in text  # patients
     assert str(made) not in text
+
+
+def test_the_parts_of_the_page_come_in_order(made):
+    text = (made / "index.html").read_text("utf-8")
+    parts = [
+        "results",
+        "discrimination",
+        "calibration",
+        "risk",
+        "comparisons",
+        "claims",
+        "checklists",
+    ]
+    places = [text.index(f'<h2 id="{part}">') for part in [*parts, "tables", "notebooks"]]
+    assert places == sorted(places)
+    assert 'id="utility"' not in text  # a part of which the run has nothing
+    named = text[places[1] : places[2]]
+    assert 'src="figures/roc.png"' in named and "tables/no_skill.csv" in named
+    assert 'drawn from <a href="tables/roc_points.csv">roc_points.csv</a>' in named
+    assert "tables/roc_points.csv" in named and "tables/calibration" not in named
+    assert 'href="tables/comparisons.csv"' in text[places[4] : places[5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("pr_band", "discrimination"),
+        ("precision", "precision"),
+        ("precision_recall", "discrimination"),
+        ("predictor_screen", ""),
+        ("decision_curve", "utility"),
+        ("calibration_curve", "calibration"),
+        ("risk", "risk"),
+        ("comparisons_flagged", "comparisons"),
+        ("subgroups", "subgroups"),
+        ("development_size", "precision"),
+        ("missingness", ""),
+    ],
+)
+def test_a_table_or_figure_has_its_part_of_the_page(name, part):
+    assert _part(name) == part
+
+
+def test_the_page_says_why_f1_is_weak_and_what_flagging_everyone_gives(made):
+    text = (made / "index.html").read_text("utf-8")
+    rows = storage.read_csv(made / "tables" / "no_skill.csv")
+    row = rows[(rows["how"] == "flagging everyone") & (rows["partition"] == "test")].iloc[0]
+    assert "improper" in text and "blind to true negatives" in text
+    words = f"has F1 {row['value']:.3f} with {row['events']} events in {row['n']} patients"
+    assert words in text and row["value"] == pytest.approx(2 * row["events"] / (row["events"] + 24))
+
+
+def test_each_claim_leads_to_its_table_and_cell(made):
+    text = (made / "claims.html").read_text("utf-8")
+    rows = {m[1]: m[0] for m in re.finditer(r'<tr id="([\w-]+)">.*?</tr>', text, re.S)}
+    ledger = storage.read_csv(made / "claims.csv")
+    assert list(rows) == list(ledger["id"])
+    auc = rows["multimodal-auc"]
+    assert 'href="tables/performance.html"' in auc and "arm daft, metric auc" in auc
+    assert 'href="notebooks/01_cohort.html#cell-id=make-1"' in auc
+    assert 'href="notebooks/01_cohort.html#cell-id=ledger"' in rows["prevalence-test"]
+    assert "[0.549, 0.851]" in auc and "not applied to simulated patients" in auc
+    assert 'href="claims.html"' in (made / "index.html").read_text("utf-8")
+
+
+def test_links_to_cells_lead_to_an_anchor(made):
+    for path in made.rglob("*.html"):
+        for link in Links(path).links:
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            if anchor and not link.startswith("data:"):
+                assert f'id="{anchor}"' in target.read_text("utf-8"), f"{path.name}: {link}"
 
 
 def test_the_index_is_the_same_each_time(made):
