@@ -7,7 +7,15 @@ import pytest
 from made_run import make_run
 
 from rlvo_lib import report, storage
-from rlvo_lib.report.checklists import ABSENT, AUTHORS, CHECKLISTS, FROM_RUN, IN_PART, checklists
+from rlvo_lib.report.checklists import (
+    ABSENT,
+    AUTHORS,
+    CHECKLISTS,
+    FROM_RUN,
+    IN_PART,
+    POINTED,
+    checklists,
+)
 from rlvo_lib.report.run_facts import facts
 
 
@@ -47,11 +55,16 @@ def test_only_tripod_has_words_of_ours(filled):
 
 
 def test_every_item_has_a_status_and_nobody_answers_for_the_authors(filled):
+    answered = {name: set(table["status"]) for name, table in filled.items()}
+    assert answered["tripod_ai"] <= {FROM_RUN, IN_PART, AUTHORS, ABSENT}
+    for name in ("claim_2024", "probast_ai"):  # nobody judges for the reader
+        assert answered[name] <= {POINTED, AUTHORS, ABSENT}
     for table in filled.values():
-        assert set(table["status"]) <= {FROM_RUN, IN_PART, AUTHORS, ABSENT}
         assert (table.loc[table["status"] == AUTHORS, "authors"] != "").all()
         assert (table.loc[table["status"] == AUTHORS, "answer"] == "").all()
-        assert (table.loc[table["status"].isin([FROM_RUN, IN_PART]), "evidence"] != "").all()
+        assert (
+            table.loc[table["status"].isin([FROM_RUN, IN_PART, POINTED]), "evidence"] != ""
+        ).all()
     tripod = filled["tripod_ai"]["status"]
     for item in ("1", "2", "17", "18a", "18b", "18d", "19", "25", "26", "27c"):
         assert tripod[item] == AUTHORS

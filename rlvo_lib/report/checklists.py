@@ -20,8 +20,9 @@ from rlvo_lib.report.run_facts import facts
 from rlvo_lib.report.table_files import read_text_table, stamp_text
 
 FOLDER = "checklists"
-FROM_RUN, IN_PART = "from the run", "in part"
+FROM_RUN, IN_PART, POINTED = "from the run", "in part", "to be judged by the evidence"
 AUTHORS, ABSENT = "to be written by the authors", "not in this run"
+STATUSES = (FROM_RUN, IN_PART, POINTED, AUTHORS, ABSENT)
 COLUMNS = ("item", "section", "topic", "status", "answer", "evidence", "authors", "data")
 #: Each checklist: its name, and how its items must be read.
 CHECKLISTS = {
@@ -64,7 +65,7 @@ def checklists(run: str | Path) -> dict[str, pd.DataFrame]:
 
     Returns
     -------
-    DataFrames with item, section, topic, status (`FROM_RUN`, `IN_PART`, `AUTHORS`, `ABSENT`), answer,
+    DataFrames with item, section, topic, status (`FROM_RUN`, `IN_PART`, `POINTED`, `AUTHORS`, `ABSENT`), answer,
     evidence (addresses inside the run folder, joined by ``; ``), authors (what is left to them), data.
     """
     run = Path(run)
@@ -98,9 +99,7 @@ def render_checklist(name: str, text: pd.DataFrame) -> str:
     title, words = CHECKLISTS[name]
     stamp = stamp_text(text["data"].iloc[0])
     counts = text["status"].value_counts()
-    summary = ", ".join(
-        f"{counts[s]} {s}" for s in (FROM_RUN, IN_PART, AUTHORS, ABSENT) if s in counts
-    )
+    summary = ", ".join(f"{counts[s]} {s}" for s in STATUSES if s in counts)
     notes = [f"**{stamp}.** {SOFTWARE_ONLY}", ""] if stamp else []
     columns = [c for c in COLUMNS[:-1] if (text[c] != "").any()]
     lines = [f"# {title}", "", *notes, words, "", f"{len(text)} items: {summary}.", ""]
@@ -112,19 +111,19 @@ def render_checklist(name: str, text: pd.DataFrame) -> str:
 
 
 def checklist_summary(run: str | Path) -> list[dict[str, str]]:
-    """Each checklist of a run for its page: name, title, and how many items have which status."""
+    """Each checklist of a run for its page: name, title, items, and how many have which status."""
     found = []
     for name, table in checklists(run).items():
         counts = table["status"].value_counts()
-        row = {"name": name, "title": CHECKLISTS[name][0], "items": str(int(counts.sum()))}
-        for key, status in (
-            ("run", FROM_RUN),
-            ("part", IN_PART),
-            ("authors", AUTHORS),
-            ("absent", ABSENT),
-        ):
-            row[key] = str(int(counts.get(status, 0)))
-        found.append(row)
+        numbers = {status: str(int(counts.get(status, 0))) for status in STATUSES}
+        found.append(
+            {
+                "name": name,
+                "title": CHECKLISTS[name][0],
+                "items": str(len(table)),
+                "counts": numbers,
+            }
+        )
     return found
 
 
@@ -134,13 +133,12 @@ def _items() -> pd.DataFrame:
 
 
 def _status(item: dict[str, str], answer: str, evidence: list[str]) -> str:
-    """Pointers alone are an answer where the checklist has no answers of ours."""
-    said = bool(answer) if item["answer"] else bool(evidence)
-    if not said:
-        return AUTHORS if item["authors"] else ABSENT
-    if not item["answer"] and item["topic"]:
-        return AUTHORS  # the run only helps
-    return IN_PART if item["authors"] else FROM_RUN
+    """Who answers an item: the run answers only where we wrote a sentence for it."""
+    if answer:
+        return IN_PART if item["authors"] else FROM_RUN
+    if not item["topic"] and evidence:
+        return POINTED  # a checklist without words of ours
+    return AUTHORS if item["authors"] else ABSENT
 
 
 def _fill(answer: str, known: dict[str, str]) -> str:

@@ -103,7 +103,7 @@ def _of_cohort(run: Path, study: Study) -> dict[str, str]:
     dates, centre = plan.get("date_column", ""), plan.get("centre_column", "")
     if dates in frame:
         years = sorted({text[:4] for text in frame[dates] if text[:4].isdigit()})
-        found["years"] = f"{years[0]}–{years[-1]}" if years else ""
+        found["years"] = "–".join(dict.fromkeys(years[:1] + years[-1:]))
     if centre in frame:
         n = frame.loc[frame[centre] != "", centre].nunique()
         found["centres"] = f"{n} centre{'s' if n != 1 else ''}" if n else ""
