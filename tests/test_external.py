@@ -13,10 +13,11 @@ import pytest
 from rlvo_lib import experiment, external, report, results, storage, verify, workers
 from rlvo_lib.analysis import embedded_dataset, open_analysis
 from rlvo_lib.cli import main
-from rlvo_lib.config import InputError, read_study
+from rlvo_lib.config import InputError, project_root, read_study
 from rlvo_lib.external import writing
 from rlvo_lib.external.arrivals import availability
 from rlvo_lib.external.scoring import PREFIX, together
+from rlvo_lib.report.summary import filled
 
 ARMS = (
     "clinical_logistic", "imaging", "daft_offset", "concepts_imaging", "concepts_daft", "measured_boosting",
@@ -443,3 +444,11 @@ def test_the_command_explains_itself(monkeypatch, capsys):
         main()
     said = capsys.readouterr().out
     assert not end.value.code and "Usage" in said and "--recalibrate" in said
+
+
+def test_the_page_shows_the_committed_tables():
+    page = project_root() / "docs" / "external.md"
+    assert filled(page) == page.read_text("utf-8"), (
+        "run: python -m rlvo_lib.report page docs/external.md"
+    )
+    assert page.read_text("utf-8").count("| simulated |") > 40

@@ -18,7 +18,7 @@ TABLES = (
 SHORT = {
     "discrimination": (
         "transport",
-        ["label", "run_auc", "run_low", "run_high", "auc", "low", "high"],
+        ["label", "run_out_of_fold", "run_auc", "run_low", "run_high", "auc", "low", "high"],
     ),
     "calibration_shift": (
         "recalibration",

@@ -183,7 +183,7 @@ def _tables(
     save(
         "transport",
         transport(verify.Run(run.root), folder),
-        "Each arm in the run's own test patients and in those of the other dataset.",
+        "Each arm's AUC in the patients of the run and in those of the other dataset.",
     )
     if recalibrate:
         save(
@@ -203,8 +203,9 @@ def transport(run: verify.Run, applied: verify.Run) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with arm, label; auc, low, high, n, events of the run and of the other dataset; the
-    calibration of the latter (mean over the seeds): o_to_e, intercept (calibration in the large), slope.
+    DataFrame with arm, label; the run's out-of-fold AUC (``run_out_of_fold``), and auc, low, high, n,
+    events where it reports (``run_…``); the same of the other dataset, with its calibration (mean over
+    the seeds): o_to_e, intercept (in the large), slope.
     """
     study = run.study
     here, there = (
@@ -217,7 +218,7 @@ def transport(run: verify.Run, applied: verify.Run) -> pd.DataFrame:
     rows = []
     for arm in there.index:
         label = study.arms[arm].label if arm in study.arms else arm
-        row = {"arm": arm, "label": label}
+        row = {"arm": arm, "label": label, "run_out_of_fold": development[arm]}
         row |= {f"run_{new}": here.at[arm, old] for old, new in columns.items()}
         row |= {new: there.at[arm, old] for old, new in columns.items()}
         rows.append(row | calibration.loc[arm].to_dict())
