@@ -186,8 +186,9 @@ def _show(
     for note in notes:
         typer.echo(f"  {note}")
     rows = tables["evaluation"].set_index(["score", "metric"])
+    widths = tables["precision"].query("patients == 'here'").set_index("score")["width"]
     for score in scored:
-        _show_score(score, rows.loc[score.name])
+        _show_score(score, rows.loc[score.name], widths[score.name])
     strata = tables.get("subgroups", rows.iloc[:0])
     if len(strata):
         typer.echo("\nSubgroups, AUC [95 % CI, DeLong]")
@@ -215,7 +216,7 @@ def _show(
     typer.echo("")
 
 
-def _show_score(score: Scored, rows: pd.DataFrame) -> None:
+def _show_score(score: Scored, rows: pd.DataFrame, width: float) -> None:
     counts = score.counts()
     typer.echo(
         f"\n{score.name}: n {counts['n']}, events {counts['events']} "
@@ -227,7 +228,8 @@ def _show_score(score: Scored, rows: pd.DataFrame) -> None:
         estimate = _interval(row["value"], row["low"], row["high"])
         typer.echo(f"  {words:<25}{estimate:<25}{row['reason'] or beside}")
 
-    line("AUC [95 % CI, DeLong]", "auc", "no skill 0.5")
+    expected = f"; expected width at this n {width:.2f}" if width == width else ""
+    line("AUC [95 % CI, DeLong]", "auc", f"no skill 0.5{expected}")
     prevalence = rows.loc["average precision of no skill", "value"]
     line("average precision", "average precision", f"no skill (prevalence) {prevalence:.3f}")
     everyone, coin = (rows.loc[f"f1 of {k}", "value"] for k in ("flagging everyone", "a coin"))

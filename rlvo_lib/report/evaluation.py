@@ -58,7 +58,7 @@ def write_evaluation(
     for name, table in tables.items():
         save_table(out, name, table, data=data, caption=captions[name])
     notes = [*notes, *_not_drawn(tables, risk)]
-    parts = [f"<h1>{html.escape(heading)}</h1>", _list(notes), _summary(out)]
+    parts = [f"<h1>{html.escape(heading)}</h1>", _list(notes), _summary(out, data)]
     for name, figure, caption in _drawn(tables, risk):
         parts.append(_figure(save_figure(out, name, figure, data=data, caption=caption)))
     parts.append('<h2 id="tables">All tables</h2>')
@@ -133,12 +133,13 @@ def _list(notes: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>"
 
 
-def _summary(out: Path) -> str:
+def _summary(out: Path, data: str) -> str:
     """The rows that are read first, a score after the other."""
-    path = out / "tables" / "evaluation.csv"
-    text = read_text_table(path)
+    text = read_text_table(out / "tables" / "evaluation.csv")
+    stamp = f"{stamp_text(data)}. " * bool(stamp_text(data))
     text = text[text["metric"].isin(FIRST)].drop(columns=["missing"])
-    return f'<div class="scroll">{html_table(text, read_caption(path.with_suffix(".html")))}</div>'
+    caption = f"{stamp}What to read first, with 95 % intervals over patients and lines of no skill"
+    return f'<div class="scroll">{html_table(text, caption)}</div>'
 
 
 def _figure(png: Path) -> str:
