@@ -10,6 +10,7 @@ import pytest
 from rlvo_lib import storage
 from rlvo_lib.cli import main
 from rlvo_lib.config import SCENARIOS, project_root
+from rlvo_lib.report.figure_files import read_sources
 
 
 def rlvo(*arguments):
@@ -280,6 +281,8 @@ def test_evaluate_compares_scores_and_writes_tables_figures_and_a_page(judged, t
     for name in ("roc", "precision_recall", "calibration", "decision_curve", "risk_by_outcome"):
         assert f'src="figures/{name}.png"' in page
         assert (tmp_path / "out" / "figures" / f"{name}.svg").exists()
+    sources = read_sources(tmp_path / "out" / "figures" / "roc.png")
+    assert list(sources) == [f"tables/{t}.csv" for t in ("roc_points", "roc_band", "evaluation")]
     table = storage.read_csv(tmp_path / "out" / "tables" / "evaluation.csv")
     assert set(table["data"]) == {"simulated"} and set(table["score"]) == {"risk", "other"}
     assert len(list((tmp_path / "out" / "tables").glob("*.csv"))) == 15

@@ -24,6 +24,14 @@ Tables = Mapping[str, pd.DataFrame]
 MOST_CURVES = 8  # as many can be told apart
 MOST_DOTS = 3000  # patients times scores; of more a dot for each cannot be told apart
 OUTCOMES = ("without the event", "with the event")
+#: Figure -> the tables that it is drawn from, beside every patient's risk.
+SOURCES = {
+    "roc": ("roc_points", "roc_band", "evaluation"),
+    "precision_recall": ("pr_points", "pr_band", "evaluation"),
+    "calibration": ("calibration", "calibration_points", "calibration_curve"),
+    "decision_curve": ("decision_curve",),
+    "risk_by_outcome": (),
+}
 #: The first table of the page holds these rows of ``evaluation``.
 FIRST = (
     "auc", "average precision", "average precision of no skill", "f1 (event class)", "f1 of flagging everyone",
@@ -60,7 +68,9 @@ def write_evaluation(
     notes = [*notes, *_not_drawn(tables, risk)]
     parts = [f"<h1>{html.escape(heading)}</h1>", _list(notes), _summary(out, data)]
     for name, figure, caption in _drawn(tables, risk):
-        parts.append(_figure(save_figure(out, name, figure, data=data, caption=caption)))
+        sources = [source for source in SOURCES[name] if source in tables]
+        png = save_figure(out, name, figure, data=data, caption=caption, sources=sources)
+        parts.append(_figure(png))
     parts.append('<h2 id="tables">All tables</h2>')
     parts += [_table(out / "tables" / f"{name}.csv") for name in tables]
     stamp = stamp_text(data)
