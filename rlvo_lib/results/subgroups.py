@@ -94,11 +94,11 @@ def _of_arm(
 ) -> list[dict]:
     patients = cohort.loc[list(scores.participants)]
     identifier, text = OVERALL
-    everyone = _estimate(scores, np.ones(scores.y.size, bool))
+    everyone = estimate_stratum(scores, np.ones(scores.y.size, bool))
     tables = [[{"subgroup": identifier, "text": text, "stratum": identifier} | everyone]]
     for group in study.subgroups:
         rows = list(_strata_rows(scores, patients, group, dictionary))
-        _compare_strata(rows)
+        compare_strata(rows)
         tables.append([{"subgroup": group.id, "text": group.text} | row for row in rows])
     p = [_first(rows, "p_interaction") for rows in tables]
     for rows, adjusted in zip(tables, metrics.holm(p), strict=True):
@@ -124,7 +124,7 @@ def _strata_rows(
     for name in strata.cat.categories:
         inside = (strata == name).to_numpy()
         if inside.any():
-            yield {"stratum": name} | _estimate(scores, inside)
+            yield {"stratum": name} | estimate_stratum(scores, inside)
     unknown = strata.isna().to_numpy()
     if unknown.any():
         counts = {"n": int(unknown.sum()), "events": int(scores.y[unknown].sum())}
@@ -176,8 +176,14 @@ def _order(field: Field, values: pd.Series) -> list[str]:
     return list(dict.fromkeys(present[code] for code in [*known, *others]))
 
 
-def _estimate(scores: Scores, inside: np.ndarray) -> dict:
-    """What is estimated among some patients; ``variance`` is that of the AUC."""
+def estimate_stratum(scores: Scores, inside: np.ndarray) -> dict:
+    """What is estimated among some patients: n, events, `ESTIMATES`, reason; ``variance`` of the AUC.
+
+    Parameters
+    ----------
+    inside
+        ``(n,)`` bool, of the patients of ``scores``.
+    """
     y = scores.y[inside]
     n, events = int(y.size), int(y.sum())
     if reason := _too_few(n, events):
@@ -201,7 +207,7 @@ def _too_few(n: int, events: int) -> str:
     return ""
 
 
-def _compare_strata(rows: list[dict]) -> None:
+def compare_strata(rows: list[dict]) -> None:
     """Add each stratum's difference from the largest one, and the test of heterogeneity, to its row."""
     from scipy.stats import chi2
 

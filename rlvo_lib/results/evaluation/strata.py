@@ -1,4 +1,4 @@
-"""Scores within subgroups that a column of the table tells apart, as `rlvo_lib.results.subgroups`."""
+"""Scores within subgroups that a column of the table tells apart."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import pandas as pd
 from rlvo_lib import metrics
 from rlvo_lib.config import InputError
 from rlvo_lib.intake.scores import absent
-from rlvo_lib.results.evaluation.measures import ratio_limits
 from rlvo_lib.results.evaluation.scored import Scored
+from rlvo_lib.results.predictions import Scores
+from rlvo_lib.results.subgroups import ESTIMATES, MISSING, compare_strata, estimate_stratum
 
-LEAST = 10  # events, and non-events, below which a stratum is not estimated
 MOST = 12  # strata of a column
-MISSING = "missing"
 COLUMNS = [
-    "score", "subgroup", "stratum", "n", "events", "auc", "low", "high", "o_to_e", "o_to_e_low",
-    "o_to_e_high", "q", "df", "p_interaction", "p_holm", "reason",
+    "score", "subgroup", "stratum", "n", "events", *ESTIMATES, "reference", "difference",
+    "difference_low", "difference_high", "q", "df", "p_interaction", "p_holm", "test", "reason",
 ]  # fmt: skip
 
 
 def subgroups(scores: Sequence[Scored], frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """AUC and O:E of each score in each stratum of each column, and whether the AUCs differ.
 
-    A stratum with fewer than `LEAST` events or non-events is not estimated; rows without a value are
-    counted and not judged. AUC: DeLong on the logit scale. O:E (probabilities only): limits on the log
-    scale, SE = sqrt((1 - O/n) / O). Heterogeneity: Cochran's Q of the logits of the AUCs with DeLong
-    weights; p also Holm-adjusted over the columns of a score.
+    Strata are estimated and compared as those of a study's subgroups (`rlvo_lib.results.subgroups`): with
+    fewer than 10 events or non-events a stratum is not estimated, and rows without a value are counted and
+    not judged. O:E is of probabilities only; p of the interaction is Holm-adjusted over the columns of a
+    score.
 
     Raises
     ------
@@ -49,15 +48,16 @@ def subgroups(scores: Sequence[Scored], frame: pd.DataFrame, by: Sequence[str]) 
 
 
 def _of_score(score: Scored, frame: pd.DataFrame, by: Sequence[str]) -> list[dict]:
+    one = Scores(score.name, (), score.y, score.s[:, None], (0,))
     tables = []
     for column in dict.fromkeys(by):
         strata = frame[column].iloc[score.rows].to_numpy()
         unknown = pd.isna(strata)
         rows = [
-            {"stratum": str(name)} | _estimate(score, strata == name)
+            {"stratum": str(name)} | estimate_stratum(one, strata == name)
             for name in sorted(set(strata[~unknown]), key=str)
         ]
-        _test(rows)
+        compare_strata(rows)
         if unknown.any():
             counts = {"n": int(unknown.sum()), "events": int(score.y[unknown].sum())}
             rows.append({"stratum": MISSING} | counts | {"reason": "no value: in no stratum"})
@@ -69,42 +69,6 @@ def _of_score(score: Scored, frame: pd.DataFrame, by: Sequence[str]) -> list[dic
         for row in rows:
             if "p_interaction" in row:
                 row["p_holm"] = adjusted
+            if not score.probability:
+                row |= dict.fromkeys(ESTIMATES[3:], np.nan)
     return [row for rows in tables for row in rows]
-
-
-def _estimate(score: Scored, inside: np.ndarray) -> dict:
-    """What is estimated among some patients; ``variance`` is that of the AUC."""
-    y, s = score.y[inside], score.s[inside]
-    n, events = int(y.size), int(y.sum())
-    found = {"n": n, "events": events}
-    for count, what in ((events, "events"), (n - events, "non-events")):
-        if count < LEAST:
-            return found | {"reason": f"not estimable: {count} {what}, fewer than {LEAST}"}
-    aucs, covariance = metrics.delong_covariance(y, s)
-    area, variance = float(aucs[0]), float(covariance[0, 0])
-    low, high, reason = metrics.auc_interval(area, variance, logit=True)
-    found |= {"auc": area, "low": low, "high": high, "variance": variance, "reason": reason}
-    if score.probability and s.any():
-        ratio = events / float(s.sum())
-        limits = dict(
-            zip(("o_to_e_low", "o_to_e_high"), ratio_limits(ratio, events, n), strict=True)
-        )
-        found |= {"o_to_e": ratio} | limits
-    return found
-
-
-def _test(rows: list[dict]) -> None:
-    """Add Cochran's Q over the strata that have an interval to their rows."""
-    from scipy.stats import chi2
-
-    judged = [row for row in rows if np.isfinite(row.get("low", np.nan))]
-    if len(judged) < 2:
-        for row in judged:
-            row["reason"] = "no other stratum to compare with"
-        return
-    area = np.array([row["auc"] for row in judged])
-    weight = (area * (1 - area)) ** 2 / np.array([row["variance"] for row in judged])
-    logit = np.log(area / (1 - area))
-    q = float(weight @ (logit - weight @ logit / weight.sum()) ** 2)
-    for row in judged:
-        row |= {"q": q, "df": len(judged) - 1, "p_interaction": float(chi2.sf(q, len(judged) - 1))}
