@@ -211,6 +211,7 @@ def transport(run: verify.Run, applied: verify.Run) -> pd.DataFrame:
     here, there = (
         r.table("performance").query("metric == 'auc'").set_index("arm") for r in (run, applied)
     )
+    development = run.table("out_of_fold").query("metric == 'auc'").set_index("arm")["estimate"]
     calibration = (
         applied.table("calibration").groupby("arm")[["o_to_e", "intercept", "slope"]].mean()
     )
