@@ -18,7 +18,7 @@ from rlvo_lib import dataset, figures, report, storage
 from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report import provenance
 from rlvo_lib.report.checklists import CHECKLISTS
-from rlvo_lib.report.page import _part
+from rlvo_lib.report.page import SECTIONS, _part
 from rlvo_lib.report.summary import fill_page, filled, keep_summary
 
 FRAME = pd.DataFrame({"arm": ["daft", "<b>&_%$"], "auc": [0.123456789, np.nan], "n": [118, 0]})
@@ -280,23 +280,17 @@ def test_the_index_shows_the_papers_table_first_and_all_else(made):
 
 def test_the_parts_of_the_page_come_in_order(made):
     text = (made / "index.html").read_text("utf-8")
-    parts = [
-        "results",
-        "discrimination",
-        "calibration",
-        "risk",
-        "comparisons",
-        "claims",
-        "checklists",
-    ]
-    places = [text.index(f'<h2 id="{part}">') for part in [*parts, "tables", "notebooks"]]
+    parts = [part for part, *_ in SECTIONS]
+    assert parts[:3] == ["discrimination", "calibration", "utility"]
+    order = ["results", *parts, "claims", "checklists", "tables", "notebooks", "provenance"]
+    places = [text.index(f'<h2 id="{part}">') for part in order]
     assert places == sorted(places)
-    assert 'id="utility"' not in text  # a part of which the run has nothing
-    named = text[places[1] : places[2]]
+    within = dict(zip(order, zip(places, places[1:], strict=False), strict=False))
+    named = text[slice(*within["discrimination"])]
     assert 'src="figures/roc.png"' in named and "tables/no_skill.csv" in named
     assert 'drawn from <a href="tables/roc_points.csv">roc_points.csv</a>' in named
     assert "tables/roc_points.csv" in named and "tables/calibration" not in named
-    assert 'href="tables/comparisons.csv"' in text[places[4] : places[5]]
+    assert 'href="tables/comparisons.csv"' in text[slice(*within["comparisons"])]
 
 
 @pytest.mark.parametrize(
@@ -366,6 +360,9 @@ def test_an_empty_run_has_a_page_too(tmp_path, study):
     page = report.write_index(tmp_path, study=study, data="real")
     text = page.read_text("utf-8")
     assert "SIMULATED" not in text and study.question in text
+    assert (
+        'id="utility"' not in text and 'id="checklists"' not in text
+    )  # parts of which it has nothing
     with pytest.raises(InputError, match=r"not a finished run folder \(no study\.toml"):
         report.write_index(tmp_path)
 
