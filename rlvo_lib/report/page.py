@@ -40,7 +40,7 @@ SECTIONS = (
     ("precision", "What so few patients can say",
      ("precision", "development_size", "feasible", "consistency", "sample_size", "width")),
 )  # fmt: skip
-OPENED = ("comparisons", "comparisons_flagged", "subgroups", "precision")  # shown without a click
+OPENED = ("comparisons",)  # shown without a click
 #: The order in which the other tables and figures are shown, by how their names begin; then by name.
 ORDER = (
     "performance", "out_of_fold", "shap", "saliency", "flow", "exclusions", "split_counts", "label", "table1",
