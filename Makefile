@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed evaluation-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -98,6 +98,10 @@ ablations: $(INSTALLED) ## one arm varied in one respect at a time, and learning
 training-speed: $(INSTALLED) ## an epoch of the default encoder against the DAFT papers' own (two minutes), dated
 	$(BIN)/python benchmarks/epoch.py studies/rlvo/learning/$(DATE)/epoch.csv
 
+evaluation-speed: $(INSTALLED) ## the bootstrap and DeLong's test, timed beside scikit-learn (a minute), dated
+	mkdir -p studies/rlvo/evaluation/$(DATE)
+	$(BIN)/python benchmarks/evaluation.py studies/rlvo/evaluation/$(DATE)/speed.csv
+
 SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
 
@@ -122,6 +126,7 @@ soop-results: $(INSTALLED) ## keep the result tables of the three runs, dated, w
 bench: $(INSTALLED) ## time each stage from an empty cache (benchmarks/README.md)
 	$(BIN)/python benchmarks/stages.py demo
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/evaluation.py
 
 template: $(INSTALLED) ## make the head template again from the embedded anatomy (the same bytes)
 	$(BIN)/python -m rlvo_lib.simulate.template
