@@ -111,6 +111,18 @@ def make_run(run, study, *, n_train=48, n_test=24):
     return run
 
 
+_FINISHED = {}
+
+
+def finished_run(tmp_path_factory, study):
+    """A run with its pages, made once for all tests that only read it (copy it to change it)."""
+    if study.name not in _FINISHED:
+        run = make_run(tmp_path_factory.mktemp("finished") / "run", study)
+        report.write_index(run)
+        _FINISHED[study.name] = run
+    return _FINISHED[study.name]
+
+
 def _write_maps(run, patient):
     name = f"attributions/maps/sub-{patient:04d}_occlusion.nii.gz"
     (run / "attributions" / "maps").mkdir()

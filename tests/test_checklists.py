@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from made_run import make_run
+from made_run import finished_run
 
 from rlvo_lib import report, storage
 from rlvo_lib.report.checklists import (
@@ -21,9 +21,7 @@ from rlvo_lib.report.run_facts import facts
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, study):
-    run = make_run(tmp_path_factory.mktemp("lists") / "run", study)
-    report.write_index(run)
-    return run
+    return finished_run(tmp_path_factory, study)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import make_ceiling, make_run
+from made_run import finished_run, make_ceiling
 from PIL import Image
 
 from rlvo_lib import dataset, figures, report, storage
@@ -27,9 +27,7 @@ WORDS = "AUC of <everything> & more. Second sentence."
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, study):
-    run = make_run(tmp_path_factory.mktemp("page") / "run", study)
-    report.write_index(run)
-    return run
+    return finished_run(tmp_path_factory, study)
 
 
 class Links(html.parser.HTMLParser):

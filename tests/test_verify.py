@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import make_run
+from made_run import finished_run
 
 from rlvo_lib import figures, report, results, storage, verify
 from rlvo_lib.config import InputError
@@ -15,9 +15,7 @@ from rlvo_lib.config import InputError
 
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory, study):
-    run = make_run(tmp_path_factory.mktemp("made") / "run", study)
-    report.write_index(run)
-    return run
+    return finished_run(tmp_path_factory, study)
 
 
 @pytest.fixture
@@ -132,15 +130,15 @@ def one_digit_apart(a, b):
     return len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
 
 
-def test_one_changed_digit_in_a_rendered_table_is_found(run):
+def test_one_changed_digit_in_a_rendered_table_is_found(bare):
     changed = set()
     for name in ("paper", "performance"):
         for suffix, mark in ((".html", "<tbody>"), (".tex", "midrule")):
-            path = run / "tables" / f"{name}{suffix}"
+            path = bare / "tables" / f"{name}{suffix}"
             head, body = path.read_text("utf-8").split(mark, 1)
             path.write_text(head + mark + one_digit(body), encoding="utf-8")
             changed.add(f"tables/{name}{suffix}")
-    assert set(found(run)["where"]) == changed
+    assert set(found(bare)["where"]) == changed
 
 
 def swap(frame, a, b):
@@ -408,10 +406,10 @@ def test_what_cannot_be_recomputed_is_held_by_its_digest(light):
     assert files <= set(found(light, but_digests=False)["where"])
 
 
-def test_a_missing_file_is_a_difference_not_a_crash(run):
-    (run / "predictions.csv").unlink()
-    (run / "tables" / "flow.csv").unlink()
-    wrong = found(run, but_digests=False)
+def test_a_missing_file_is_a_difference_not_a_crash(bare):
+    (bare / "predictions.csv").unlink()
+    (bare / "tables" / "flow.csv").unlink()
+    wrong = found(bare, but_digests=False)
     assert {"predictions.csv", "tables/flow.csv"} <= set(wrong["where"])
 
 
@@ -470,7 +468,7 @@ def test_a_run_made_without_its_page_is_no_difference(light):
     assert not (checks["verdict"] == "differ").any()
 
 
-def test_files_left_over_from_another_run_are_found(light):
+def test_files_left_over_from_another_run_are_found(bare):
     stale = {
         "figures/old.pdf",
         "figures/more/old.png",
@@ -478,16 +476,16 @@ def test_files_left_over_from_another_run_are_found(light):
         "attributions/maps/sub-0001_occlusion.nii.gz",
     }
     for name in stale:
-        (light / name).parent.mkdir(exist_ok=True)
-        (light / name).write_bytes(b"1")
-    (light / "figures" / ".hidden").write_bytes(b"1")
-    (light / "attributions" / "shap.csv.lock").write_bytes(b"")
-    wrong = found(light, but_digests=False)
+        (bare / name).parent.mkdir(exist_ok=True)
+        (bare / name).write_bytes(b"1")
+    (bare / "figures" / ".hidden").write_bytes(b"1")
+    (bare / "attributions" / "shap.csv.lock").write_bytes(b"")
+    wrong = found(bare, but_digests=False)
     assert set(wrong.loc[wrong["stored"] == "not recorded", "where"]) == stale
     left_over = wrong[wrong["what"] == "map"]
     assert list(left_over["where"]) == ["attributions/maps/sub-0001_occlusion.nii.gz"]
-    (light / "attributions" / "maps" / "sub-0050_occlusion.nii.gz").unlink()
-    assert "not there" in set(found(light)["stored"])
+    (bare / "attributions" / "maps" / "sub-0050_occlusion.nii.gz").unlink()
+    assert "not there" in set(found(bare)["stored"])
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -512,18 +510,18 @@ def test_numbers_agree_to_a_billionth_and_whole_numbers_exactly(tmp_path):
     assert differs("imaging", "imagine")
 
 
-def test_a_frozen_cohort_that_was_edited_is_named(run):
-    edit(run / "cohort.csv", lambda t: t.assign(age="77"))
-    wrong = found(run)
+def test_a_frozen_cohort_that_was_edited_is_named(bare):
+    edit(bare / "cohort.csv", lambda t: t.assign(age="77"))
+    wrong = found(bare)
     assert (wrong["what"] == "frozen split").any()
 
 
-def test_another_ceiling_than_the_tables_is_found(light):
-    path = light / "ceiling.json"
+def test_another_ceiling_than_the_tables_is_found(bare):
+    path = bare / "ceiling.json"
     content = storage.read_json(path)
     content["arms"]["all"]["fitted"] = 0.71
     storage.write_json(path, content)
-    wrong = found(light, but_digests=False)
+    wrong = found(bare, but_digests=False)
     cells = wrong[wrong["what"] == "table"]
     assert list(cells["where"]) == [
         "tables/ceiling.csv: concat: fitted", "tables/ceiling.csv: daft: fitted",
@@ -532,18 +530,18 @@ def test_another_ceiling_than_the_tables_is_found(light):
     assert list(wrong.loc[wrong["what"] == "file content", "where"]) == ["ceiling.json"]
 
 
-def test_an_unusable_or_missing_ceiling_is_a_difference_not_a_crash(light):
-    (light / "ceiling.json").write_text('{"scenario": 1}', encoding="utf-8")
-    assert "'scenario' is 1" in " ".join(found(light)["recomputed"])
-    (light / "ceiling.json").unlink()
-    wrong = found(light)
+def test_an_unusable_or_missing_ceiling_is_a_difference_not_a_crash(bare):
+    (bare / "ceiling.json").write_text('{"scenario": 1}', encoding="utf-8")
+    assert "'scenario' is 1" in " ".join(found(bare)["recomputed"])
+    (bare / "ceiling.json").unlink()
+    wrong = found(bare)
     assert set(wrong["where"]) == {"tables/ceiling.csv", "claims.csv"}  # judged on all tables
     assert wrong["recomputed"].str.contains("ceiling.json: no such file").all()
 
 
-def test_a_ceiling_in_a_run_of_real_patients_is_found(light):
-    info = storage.read_json(light / "run.json")
-    storage.write_json(light / "run.json", info | {"data": "real"})
-    wrong = found(light)
+def test_a_ceiling_in_a_run_of_real_patients_is_found(bare):
+    info = storage.read_json(bare / "run.json")
+    storage.write_json(bare / "run.json", info | {"data": "real"})
+    wrong = found(bare)
     words = " ".join(wrong.loc[wrong["where"] == "tables/ceiling.csv", "recomputed"])
     assert "data is 'real'; allowed: simulated" in words
