@@ -18,7 +18,7 @@ from rlvo_lib.config import InputError
 from rlvo_lib.external.arrivals import Arrivals
 from rlvo_lib.external.frozen import FrozenRun
 
-#: Tables of the usual kind, by what they show; those that this version of the package can make.
+#: Tables of the usual kind that need no out-of-fold predictions, by what they show.
 TABLES = {
     "flow": "The eligibility flow of the other dataset.",
     "split_counts": "Patients of the other dataset, all of whom are test patients.",
@@ -37,12 +37,12 @@ TABLES = {
     "pr_band": "Precision-recall curves with pointwise 95 % bands.",
     "decision_curve": "Net benefit of the frozen probabilities.",
     "risk_distribution": "The distribution of predicted risk by outcome.",
-    "operating_points": "The frozen thresholds in the patients of the other dataset.",
+    "subgroups": "The main arms within the subgroups named in advance.",
 }
 #: Those that recalibration in the large changes.
 RECALIBRATED = (
     "performance", "calibration", "calibration_points", "calibration_curve", "decision_curve",
-    "risk_distribution", "operating_points",
+    "risk_distribution",
 )  # fmt: skip
 OPTIMISTIC = (
     "After recalibration in the large on these same patients: optimistic for calibration; ranks and "
@@ -175,10 +175,9 @@ def _tables(
     }
     for name, table in own.items():
         save(name, table, captions[name])
-    known = [name for name in TABLES if name in verify.BUILDERS]
     if not judged:  # the others, the flow too, ask for the outcome
         return made
-    for name in known:
+    for name in TABLES:
         save(name, folder.table(name), TABLES[name])
     save(
         "transport",
@@ -192,9 +191,8 @@ def _tables(
             "What recalibration in the large changes; estimated on the same patients.",
         )
         for name in RECALIBRATED:
-            if name in known:
-                full = f"{name}_recalibrated"
-                save(full, folder.table(full), f"{TABLES[name]} {OPTIMISTIC}")
+            full = f"{name}_recalibrated"
+            save(full, folder.table(full), f"{TABLES[name]} {OPTIMISTIC}")
     return made
 
 
@@ -245,25 +243,35 @@ def _figures(out: Path, run: FrozenRun, tables: dict[str, pd.DataFrame]) -> None
     )
     save(
         "roc",
-        figures.roc_curves(tables["roc_points"], performance=performance, labels=labels, arms=arms),
+        figures.roc_curves(
+            tables["roc_points"],
+            band=tables["roc_band"],
+            performance=performance,
+            labels=labels,
+            arms=arms,
+        ),
         "ROC curves of the frozen ensembles in the other dataset.",
     )
-    if "decision_curve" in tables:
-        save(
-            "decision_curve",
-            figures.decision_curves(tables["decision_curve"], labels=labels, arms=arms),
-            "Net benefit of the frozen probabilities in the other dataset.",
-        )
+    save(
+        "decision_curve",
+        figures.decision_curves(tables["decision_curve"], labels=labels, arms=arms),
+        "Net benefit of the frozen probabilities in the other dataset.",
+    )
     points, after = tables["calibration_points"], tables.get("calibration_points_recalibrated")
     caption = "Observed against predicted risk in the other dataset"
     if after is None:
-        figure = figures.calibration_plot(points, labels=labels, arms=arms)
+        figure = figures.calibration_plot(
+            points, curve=tables["calibration_curve"], labels=labels, arms=arms
+        )
         save("calibration", figure, f"{caption}.")
     else:
         names = {f"{arm} recalibrated": f"{labels[arm]}, recalibrated" for arm in arms}
         both = pd.concat([points, after.assign(arm=after["arm"] + " recalibrated")])
         pairs = [*arms, *names][:6]
-        figure = figures.calibration_plot(both, labels=labels | names, arms=pairs)
+        curve = tables["calibration_curve_recalibrated"]
+        curve = curve.assign(arm=curve["arm"] + " recalibrated")
+        curve = pd.concat([tables["calibration_curve"], curve])
+        figure = figures.calibration_plot(both, curve=curve, labels=labels | names, arms=pairs)
         save(
             "calibration",
             figure,
