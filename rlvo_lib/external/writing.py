@@ -230,53 +230,59 @@ def transport(run: verify.Run, applied: verify.Run) -> pd.DataFrame:
 def _figures(out: Path, run: FrozenRun, tables: dict[str, pd.DataFrame]) -> None:
     study, data = run.analysis.settings.study, run.info["data"]
     labels = {name: arm.label for name, arm in study.arms.items()}
-    arms = _main_arms(study, list(tables["transport"]["arm"]))
+    shown = {"labels": labels, "arms": _main_arms(study, list(tables["transport"]["arm"]))}
 
-    def save(name: str, figure: Any, caption: str) -> None:
-        report.save_figure(out, name, figure, data=data, caption=caption)
+    def save(name: str, figure: Any, caption: str, *sources: str) -> None:
+        report.save_figure(out, name, figure, data=data, caption=caption, sources=sources)
 
-    performance = tables["performance"]
+    performance, points, band = (tables[n] for n in ("performance", "roc_points", "roc_band"))
     save(
         "auc_forest",
         figures.auc_forest(performance, labels=labels),
         "AUC of the frozen run in the other dataset.",
+        "performance",
     )
     save(
         "roc",
-        figures.roc_curves(
-            tables["roc_points"],
-            band=tables["roc_band"],
-            performance=performance,
-            labels=labels,
-            arms=arms,
-        ),
+        figures.roc_curves(points, band=band, performance=performance, **shown),
         "ROC curves of the frozen ensembles in the other dataset.",
+        "roc_points",
+        "roc_band",
+        "performance",
     )
     save(
         "decision_curve",
-        figures.decision_curves(tables["decision_curve"], labels=labels, arms=arms),
+        figures.decision_curves(tables["decision_curve"], **shown),
         "Net benefit of the frozen probabilities in the other dataset.",
+        "decision_curve",
     )
-    points, after = tables["calibration_points"], tables.get("calibration_points_recalibrated")
+    save("calibration", *_calibration(tables, **shown))
+
+
+def _calibration(
+    tables: dict[str, pd.DataFrame], labels: dict[str, str], arms: list[str]
+) -> tuple[Any, ...]:
+    """The calibration plot, with recalibrated arms below the others; its caption and sources."""
+    names = ["calibration_points", "calibration_curve"]
     caption = "Observed against predicted risk in the other dataset"
-    if after is None:
-        figure = figures.calibration_plot(
-            points, curve=tables["calibration_curve"], labels=labels, arms=arms
-        )
-        save("calibration", figure, f"{caption}.")
-    else:
-        names = {f"{arm} recalibrated": f"{labels[arm]}, recalibrated" for arm in arms}
-        both = pd.concat([points, after.assign(arm=after["arm"] + " recalibrated")])
-        pairs = [*arms, *names][:6]
-        curve = tables["calibration_curve_recalibrated"]
-        curve = curve.assign(arm=curve["arm"] + " recalibrated")
-        curve = pd.concat([tables["calibration_curve"], curve])
-        figure = figures.calibration_plot(both, curve=curve, labels=labels | names, arms=pairs)
-        save(
-            "calibration",
-            figure,
-            f"{caption}, as it is and after recalibration on the same patients.",
-        )
+    drawn = [tables[name] for name in names]
+    if f"{names[0]}_recalibrated" not in tables:
+        figure = figures.calibration_plot(drawn[0], curve=drawn[1], labels=labels, arms=arms)
+        return figure, f"{caption}.", *names
+    after = [f"{name}_recalibrated" for name in names]
+    mark = " recalibrated"
+    points, curve = (
+        pd.concat([table, tables[name].assign(arm=tables[name]["arm"] + mark)])
+        for table, name in zip(drawn, after, strict=True)
+    )
+    figure = figures.calibration_plot(
+        points,
+        curve=curve,
+        labels=labels | {arm + mark: f"{labels[arm]}, recalibrated" for arm in arms},
+        arms=[*arms, *(arm + mark for arm in arms)],
+    )
+    caption += ", as it is and after recalibration on the same patients."
+    return figure, caption, *names, *after
 
 
 def _main_arms(study: Any, present: list[str]) -> list[str]:
