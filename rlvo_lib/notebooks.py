@@ -110,13 +110,14 @@ def clear(run: Path) -> None:
     """
     if not ((run / "split.csv").exists() and (run / "notebooks" / f"{NAMES[0]}.ipynb").exists()):
         return
-    for name in ("tables", "figures", "notebooks", "attributions"):
+    for name in ("tables", "figures", "notebooks", "attributions", "checklists"):
         shutil.rmtree(run / name, ignore_errors=True)
     for name in (
         "run.json",
         "pages.json",
         "index.html",
         "claims.csv",
+        "claims.html",
         "predictions.csv",
         "thresholds.csv",
     ):
