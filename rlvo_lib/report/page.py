@@ -37,8 +37,8 @@ SECTIONS = (
     ("risk", "Predicted risk by outcome", ("risk",)),
     ("comparisons", "Comparisons named in advance", ("comparisons", "comparison", "differences")),
     ("subgroups", "Subgroups", ("subgroups", "subgroup")),
-    ("precision", "What so few patients can say",
-     ("precision", "development_size", "feasible", "consistency", "sample_size", "width")),
+    ("precision", "What a sample of this size can say",
+     ("precision", "development_size", "feasible", "consistency", "auc_width")),
 )  # fmt: skip
 OPENED = ("comparisons",)  # shown without a click
 #: The order in which the other tables and figures are shown, by how their names begin; then by name.
@@ -143,13 +143,17 @@ def _section(
     name: str, heading: str, starts: tuple[str, ...], figures: list[dict], tables: list[dict]
 ) -> dict[str, Any]:
     """One part of the page: its figures, and its tables, shown, folded or (long ones) linked."""
+
+    def place(item: dict) -> int:
+        return next(k for k, start in enumerate(starts) if _begins(item["name"], start))
+
     mine = [t for t in tables if _part(t["name"]) == name and t["name"] not in MAIN_TABLES]
-    mine.sort(key=lambda t: next(k for k, s in enumerate(starts) if _begins(t["name"], s)))
+    mine.sort(key=place)
     short = [t for t in mine if t["rows"] <= LONGEST]
     return {
         "id": name,
         "heading": heading,
-        "figures": [f for f in figures if _part(f["name"]) == name],
+        "figures": sorted([f for f in figures if _part(f["name"]) == name], key=place),
         "opened": [t for t in short if t["name"] in OPENED],
         "folded": [t for t in short if t["name"] not in OPENED],
         "linked": [t for t in mine if t["rows"] > LONGEST],

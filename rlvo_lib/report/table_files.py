@@ -20,6 +20,7 @@ from rlvo_lib.config import InputError
 SIMULATED = "SIMULATED DATA"
 LONGEST, FIRST = 130, 20  # rows shown whole at most; of a longer table
 SENTENCE = 45  # characters: a text longer than this needs room
+UNBROKEN = 32  # letters of a cell that stays on one line
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _SHORT = re.compile(r"[-–\d.,;:±/%() \[\]]+")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -106,15 +107,17 @@ def cell(text: str) -> str:
 
 
 def _class(column: pd.Series) -> str:
-    """The HTML class of a column: numbers to the right, short figures such as ``0.7 ± 0.1`` unbroken.
+    """The HTML class of a column: numbers to the right, short words and ``0.7 ± 0.1`` unbroken.
 
     A column of sentences is given room, so that its rows stay low.
     """
     if _is_number(column):
         return ' class="number"'
-    if column.str.len().max() > SENTENCE:
+    longest = column.str.len().max()
+    if longest > SENTENCE:
         return ' class="sentence"'
-    return ' class="short"' if all(_SHORT.fullmatch(text) for text in column if text) else ""
+    short = longest <= UNBROKEN or all(_SHORT.fullmatch(text) for text in column if text)
+    return ' class="short"' if short else ""
 
 
 def _is_number(column: pd.Series) -> bool:
