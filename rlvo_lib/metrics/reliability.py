@@ -155,7 +155,9 @@ def _recalibration(y: Floats, logit: Floats, level: float) -> tuple[dict[str, fl
         zip(names, _logistic(y, np.ones((y.size, 1)), offset=logit, level=level), strict=True)
     )
     names, slope = ("slope", "slope_low", "slope_high"), (np.nan,) * 3
-    reasons = [] if np.isfinite(large["intercept"]) else ["no finite calibration in the large"]
+    reasons = []
+    if not np.isfinite(large["intercept"]):
+        reasons.append("the logistic model does not converge: no calibration in the large")
     if np.ptp(logit) < 1e-12:
         reasons.append("constant probability: no slope")
     elif _separated(y, logit):
@@ -178,6 +180,7 @@ def _logistic(
 ) -> tuple[float, float, float]:
     """First coefficient of an unpenalised logistic model, Wald interval; NaN if it has none."""
     import statsmodels.api as sm
+    from scipy.special import expit
     from statsmodels.tools.sm_exceptions import (
         ConvergenceWarning,
         PerfectSeparationError,
@@ -192,6 +195,10 @@ def _logistic(
             fit = sm.GLM(y, x, family=sm.families.Binomial(), offset=offset).fit(tol=1e-12)
         except (PerfectSeparationError, PerfectSeparationWarning, ConvergenceWarning):
             return np.nan, np.nan, np.nan
+    p = expit(x @ fit.params + (0 if offset is None else offset))
+    # statsmodels also stops where it was thrown to 1e14 by a probability of 1e-300
+    if not (np.abs(x.T @ (y - p)) <= 1e-6 * np.abs(x).sum(axis=0)).all():
+        return np.nan, np.nan, np.nan
     low, high = fit.conf_int(alpha=1 - level)[0]
     return float(fit.params[0]), float(low), float(high)
 
