@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from rlvo_lib.config import InputError
 from rlvo_lib.metrics.checks import Floats, checked, checked_columns, quantile
-from rlvo_lib.metrics.resampling import weight_blocks
+from rlvo_lib.metrics.resampling import fixed_stratum, weight_blocks
 
 GRID = tuple(round(0.02 * step, 2) for step in range(51))
 
@@ -95,7 +95,8 @@ def roc_band(
 
     Returns
     -------
-    DataFrame with fpr, tpr, low, high.
+    DataFrame with fpr, tpr, low, high (NaN with a single event or non-event: every stratified
+    resample holds the same one).
 
     Examples
     --------
@@ -128,7 +129,7 @@ def precision_recall_band(
 
     Returns
     -------
-    DataFrame with recall, precision, low, high.
+    DataFrame with recall, precision, low, high (NaN as in `roc_band`).
 
     Examples
     --------
@@ -211,4 +212,6 @@ def _band(
     blocks = weight_blocks(y, n=n, seed=seed, stratified=True)
     drawn = np.array([mean(weights) for block in blocks for weights in block.T])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if fixed_stratum(y):
+        low = high = np.nan
     return pd.DataFrame({x_name: grid, y_name: mean(np.ones(y.size)), "low": low, "high": high})

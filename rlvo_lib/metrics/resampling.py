@@ -165,8 +165,9 @@ def bootstrap_ci(
 
     Returns
     -------
-    Interval. Limits are NaN, with a reason, where a resample has no value (one class only) or all
-    resamples give the same one (perfect separation); equal replicates of both scores give p = 1.
+    Interval. Limits are NaN, with a reason, where a resample has no value (one class only), where all
+    resamples give the same one (perfect separation), or where stratified ones draw the same single
+    event (or non-event) every time; equal replicates of both scores give p = 1.
 
     Examples
     --------
@@ -183,6 +184,8 @@ def bootstrap_ci(
     if other is None:
         if y_other is not y:
             raise InputError("y_true is a pair of labels; that needs other, the second score")
+        if stratified and (alone := fixed_stratum(y)):
+            return Interval(estimate, *(np.nan,) * 3, kind, *counted, reason=alone)
         return _interval(estimate, values, level=level, method=kind, counted=counted)
     if y_other is not y:
         counted = (y.size + y_other.size, int(y.sum() + y_other.sum()))
@@ -195,12 +198,25 @@ def bootstrap_ci(
     if paired and (np.abs(np.append(values, difference)) <= _ROUNDING).all():
         reason = "both scores have the same value in every resample"
         return Interval(0.0, 0.0, 0.0, 0.0, method, *counted, z=0.0, p=1.0, reason=reason)
+    if stratified and (alone := fixed_stratum(y) or fixed_stratum(y_other)):
+        return Interval(difference, *(np.nan,) * 3, method, *counted, reason=alone)
     return _tested(_interval(difference, values, level=level, method=method, counted=counted))
+
+
+def fixed_stratum(y: Floats) -> str:
+    """Why stratified resamples say nothing of the spread, or an empty text.
+
+    >>> fixed_stratum(np.array([0.0, 0.0, 1.0]))
+    'one event: the same in every stratified resample, no interval'
+    """
+    events = int(y.sum())
+    name = "event" if events == 1 else "non-event" if y.size - events == 1 else ""
+    return f"one {name}: the same in every stratified resample, no interval" if name else ""
 
 
 def label_pair(y_true: ArrayLike, *, paired: bool) -> tuple[Floats, Floats]:
     """Labels of the first and the second score: the same, or those of a pair if not ``paired``."""
-    pair = isinstance(y_true, tuple) and len(y_true) == 2 and all(np.ndim(v) for v in y_true)
+    pair = isinstance(y_true, tuple | list) and len(y_true) == 2 and all(np.ndim(v) for v in y_true)
     if pair and paired:
         raise InputError("y_true is a pair of labels; that needs paired=False")
     if pair:
@@ -214,8 +230,8 @@ def weight_blocks(y: Floats, *, n: int, seed: Seed, stratified: bool) -> Iterato
 
     Each stratum has a random stream of its own, so the counts do not depend on the block's width.
     """
-    if n < 1:
-        raise InputError(f"n is {n!r}; allowed: at least 1 resample")
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise InputError(f"n is {n!r}; allowed: at least 1 resample, a whole number")
     return _blocks(y, n, seed, stratified)
 
 
