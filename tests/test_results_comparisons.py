@@ -142,9 +142,22 @@ def test_folds_answer_another_question(predictions, study):
     pd.testing.assert_frame_equal(results.comparisons_folds(train, study, data="real"), table)
 
 
-def test_folds_of_several_seeds_all_count(study):
-    table = results.comparisons_folds(make_predictions(seeds=(0, 1, 2)), study, data="real")
-    assert set(table["k"]) == {12} and set(table["n_train"]) == {90} and set(table["df"]) == {11}
+def test_seeds_on_the_same_split_are_no_further_samples(study):
+    """The same four differences again, as of another seed, make the test no surer."""
+    one = make_predictions(seeds=(0,))
+    table = results.comparisons_folds(one, study, data="real")
+    again = pd.concat([one, one.assign(seed=1)], ignore_index=True)
+    pd.testing.assert_frame_equal(results.comparisons_folds(again, study, data="real"), table)
+    several = results.comparisons_folds(make_predictions(seeds=(0, 1, 2)), study, data="real")
+    assert set(several["k"]) == {4} and set(several["df"]) == {3}
+
+
+def test_repeated_splits_all_count(study):
+    one = make_predictions(seeds=(0,))
+    one = one[one["partition"] == "out-of-fold"]
+    other = one.assign(seed=1, fold=(one["participant_id"].str[-1].astype(int) % 4) + 1)
+    table = results.comparisons_folds(pd.concat([one, other]), study, data="real")
+    assert set(table["k"]) == {8} and set(table["df"]) == {7}
 
 
 def test_a_fold_of_one_class_is_left_out_and_counted(predictions, study):

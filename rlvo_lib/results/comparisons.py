@@ -90,6 +90,8 @@ def _bootstrapped(
     """Limits and p of the difference of two AUCs on the same, stratified resamples."""
     from scipy.stats import norm
 
+    if metrics.resampling.fixed_stratum(a.y):  # DeLong's test gives the reason
+        return np.nan, np.nan, np.nan
     scores = np.hstack([a.p, b.p])
     drawn = metrics.bootstrap_many(a.y, scores, ("auc",), stratified=True, n=resamples, seed=seed)
     replicates = drawn["auc"] @ weights
@@ -161,12 +163,13 @@ def comparisons_folds(predictions: pd.DataFrame, study: Study, *, data: str) -> 
     The other comparisons ask how sure the difference of *these* models is on new patients; this one
     whether *training again*, on another sample of this size, would give it. The out-of-fold AUC of
     both arms is taken in each fold and seed, and their differences are tested with Nadeau and Bengio's
-    correction for training sets that overlap. Folds with one class only are left out and counted.
+    correction for training sets that overlap. Training seeds on the same split are no further samples:
+    their differences are averaged first. Folds with one class only are left out and counted.
 
     Returns
     -------
     DataFrame with a, b, auc_a, auc_b (means over folds), difference, se, t, df, low, high, p, p_holm,
-    k (folds and seeds), n_train, n_test (patients a fold, rounded), answers, reason, data.
+    k (splits), n_train, n_test (patients a fold, rounded), answers, reason, data.
     """
     predictions = check_predictions(predictions)
     frame = predictions[predictions["partition"] == "out-of-fold"]
@@ -196,7 +199,11 @@ def _over_folds(frame: pd.DataFrame, a: str, b: str) -> tuple:
     if not kept:
         why = "; ".join(reasons) or "the two arms were not scored in the same folds"
         return (a, b, *(np.nan,) * 9, 0, 0, 0, why)
-    aucs = np.array([_fold_aucs(fold) for fold in kept])
+    splits: dict[frozenset, list[Sequence[float]]] = {}
+    for fold in kept:
+        tested = frozenset(fold.index.get_level_values("participant_id"))
+        splits.setdefault(tested, []).append(_fold_aucs(fold))
+    aucs = np.array([np.mean(seeds, axis=0) for seeds in splits.values()])
     n_test = int(round(np.mean([len(fold) for fold in kept])))
     n_train = both.index.get_level_values("participant_id").nunique() - n_test
     test = metrics.nadeau_bengio(aucs[:, 0] - aucs[:, 1], n_train=n_train, n_test=n_test)
