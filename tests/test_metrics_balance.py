@@ -63,3 +63,8 @@ def test_smd_of_what_is_not_a_number():
     assert metrics.smd([True, False], [False, False], kind="binary") == pytest.approx(
         0.5 / 0.125**0.5
     )
+
+
+def test_constants_equal_up_to_rounding_do_not_differ():
+    assert metrics.smd([0.1 + 0.2] * 3, [0.3] * 3, kind="continuous") == 0
+    assert metrics.smd([0.1] * 3, [0.3] * 3, kind="continuous") == -np.inf

@@ -225,3 +225,34 @@ def test_f1_is_that_of_decisions():
     with pytest.raises(InputError, match="other than 0 and 1"):
         metrics.f1_score([0, 1], [0.2, 1])
     assert metrics.f1_score([False, True], [True, True]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: metrics.operating_point([0, 1], [0.1, 0.2], None), "threshold is None"),
+        (lambda: metrics.operating_point([0, 1], [0.1, 0.2], "x"), "threshold is 'x'"),
+        (
+            lambda: metrics.compare_operating_points([0, 1], [0, 1], [1, 0], 0.5, None),
+            "threshold_b",
+        ),
+        (
+            lambda: metrics.threshold_by([0, 1], [0, 1], rule="sensitivity", value="a"),
+            "value is 'a'",
+        ),
+        (lambda: metrics.partial_auc([0, 1], [0, 1], max_fpr=None), "max_fpr is None"),
+        (lambda: metrics.nadeau_bengio([0.1, 0.2], n_train=None, n_test=3), "n_train is None"),
+        (lambda: metrics.bootstrap_ci([0, 1], [0, 1], n=100.0), "n is 100.0"),
+        (lambda: metrics.wilson(20, 16), "20 of 16"),
+        (lambda: metrics.clopper_pearson(-1, 16), "-1 of 16"),
+        (lambda: metrics.wilson(np.nan, 16), "nan of 16"),
+        (lambda: metrics.coin_f1([0, 1], 2), "flag_rate is 2"),
+        (lambda: metrics.auc([[0], [0, 1]], [1, 2]), "y_true is a list of lists"),
+        (lambda: metrics.auc([0, 1], np.array(["2020", "2021"], "M8[Y]")), "not numeric"),
+        (lambda: metrics.auc([0, 1, 1], np.ma.array([1, 2, 3], mask=[0, 1, 0])), "1 missing"),
+        (lambda: metrics.auc(np.ma.array([0, 1, 1], mask=[0, 1, 0]), [1, 2, 3]), "1 missing"),
+    ],
+)
+def test_what_cannot_be_used_is_named(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

@@ -182,3 +182,16 @@ def test_holm_keeps_the_order_and_never_helps(values):
     adjusted = metrics.holm(p)
     assert (adjusted >= p - 1e-15).all() and (adjusted <= 1).all()
     assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+def test_differences_equal_up_to_rounding_have_no_spread():
+    same = metrics.nadeau_bengio([0.3, 0.1 + 0.2, 0.3], n_train=90, n_test=30)
+    assert np.isnan(same.p) and same.se == 0 and same.reason == "all differences are the same"
+    none = metrics.nadeau_bengio([0.0, 1e-17, -1e-17], n_train=90, n_test=30)
+    assert (none.p, none.t) == (1.0, 0.0)
+
+
+def test_unpaired_labels_may_be_a_list_of_two():
+    labels, s = ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1, 0]), np.arange(6) % 4
+    test = metrics.compare_auc(list(labels), s[:5], s, False)
+    assert test == metrics.compare_auc(labels, s[:5], s, paired=False)

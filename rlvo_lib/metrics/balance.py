@@ -49,7 +49,11 @@ def smd(a: np.ndarray, b: np.ndarray, *, kind: str) -> float:
         variances = [x.mean() * (1 - x.mean()) for x in (a, b)]
     else:
         variances = [x.var(ddof=1) for x in (a, b)]
-    return _ratio(float(a.mean() - b.mean()), float(np.mean(variances)))
+    difference, variance = float(a.mean() - b.mean()), float(np.mean(variances))
+    size = 1e-14 * float(np.abs(np.concatenate([a, b])).max())  # rounding: 0.1 + 0.2 is not 0.3
+    return _ratio(
+        difference if abs(difference) > size else 0.0, variance if variance > size**2 else 0.0
+    )
 
 
 def _present(values: np.ndarray) -> np.ndarray:

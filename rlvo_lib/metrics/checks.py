@@ -13,7 +13,10 @@ _NUMBER = (bool, int, float, np.number, np.bool_)
 
 def as_labels(y_true: ArrayLike) -> Floats:
     """``(n,)`` of 0.0 and 1.0 with both present, or an `InputError`."""
-    y = np.asarray(y_true)
+    try:
+        y = np.asarray(_unmasked(y_true))
+    except ValueError:  # lists of different lengths
+        raise InputError("y_true is a list of lists; allowed: one label a patient") from None
     if y.ndim != 1 or y.size == 0:
         raise InputError(
             f"y_true has shape {y.shape}; allowed: one dimension, at least two patients"
@@ -48,10 +51,19 @@ def _numbers(y: NDArray[np.object_]) -> Floats:
     return np.array([np.nan if isna(v) else float(v) for v in y])
 
 
+def _unmasked(values: ArrayLike) -> ArrayLike:
+    """What a masked array hides is missing."""
+    masked = isinstance(values, np.ma.MaskedArray)
+    return np.ma.filled(values.astype(np.float64), np.nan) if masked else values
+
+
 def as_scores(score: ArrayLike, y: Floats, name: str = "score") -> Floats:
     """Finite floats, one row a patient, or an `InputError`."""
     try:
-        s = np.asarray(score, dtype=np.float64)
+        s = np.asarray(_unmasked(score))
+        if s.dtype.kind in "mMc":
+            raise TypeError  # dates would become nanoseconds
+        s = s.astype(np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name} is not numeric; allowed: finite numbers") from None
     if s.shape[:1] != y.shape:
@@ -87,6 +99,21 @@ def as_probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
         worst = p.min() if p.min() < 0 else p.max()
         raise InputError(f"probability {worst:g} is out of range; allowed: 0 to 1")
     return y, p
+
+
+def finite(value: float, name: str) -> float:
+    """One finite number, or an `InputError`.
+
+    >>> finite(0.5, "threshold")
+    0.5
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {value!r}; allowed: a finite number") from None
+    if not np.isfinite(number):
+        raise InputError(f"{name} is {value!r}; allowed: a finite number")
+    return number
 
 
 def quantile(level: float) -> float:

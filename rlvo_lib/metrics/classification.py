@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvo_lib.config import InputError
-from rlvo_lib.metrics.checks import Floats, as_labels, checked, quantile
+from rlvo_lib.metrics.checks import Floats, as_labels, checked, finite, quantile
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def wilson(k: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     >>> tuple(round(x, 4) for x in wilson(8, 16))
     (0.28, 0.72)
     """
+    _counted(k, n)
     if n == 0:
         return np.nan, np.nan
     z = quantile(level)
@@ -85,12 +86,18 @@ def clopper_pearson(k: int, n: int, *, level: float = 0.95) -> tuple[float, floa
     from scipy.special import betaincinv
 
     quantile(level)
+    _counted(k, n)
     if n == 0:
         return np.nan, np.nan
     tail = (1 - level) / 2
     low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
     high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
     return low, high
+
+
+def _counted(k: float, n: float) -> None:
+    if not -1e-9 <= k <= n + 1e-9:  # a mean of counts may be rounded
+        raise InputError(f"{k!r} of {n!r}; allowed: 0 up to the number of patients")
 
 
 def f1_score(y_true: ArrayLike, flagged: ArrayLike, *, zero_division: float = 0.0) -> float:
@@ -134,8 +141,7 @@ def operating_point(
     (1, 1, 0.5, 0.5)
     """
     y, s = checked(y_true, score)
-    if not np.isfinite(threshold):
-        raise InputError(f"threshold is {threshold!r}; allowed: a finite number")
+    threshold = finite(threshold, "threshold")
     flagged = s >= threshold
     tp, fp = int((flagged & (y == 1)).sum()), int((flagged & (y == 0)).sum())
     fn, tn = int(y.sum()) - tp, int((y == 0).sum()) - fp
@@ -260,7 +266,7 @@ def _checked_value(rule: str, value: float | None) -> float:
             raise InputError(f"threshold rule '{rule}' takes no value; got {value!r}")
         return np.nan
     top = rule != "net-benefit"
-    if value is None or not (0 < value < 1 or (top and value == 1)):
+    if isinstance(value, str) or value is None or not (0 < value < 1 or (top and value == 1)):
         allowed = "above 0 and up to 1" if top else "above 0 and below 1"
         raise InputError(f"threshold rule '{rule}': value is {value!r}; allowed: {allowed}")
     return float(value) - 1e-12 if top else float(value)  # 0.3 of 10 events are 3, not 4
@@ -294,6 +300,8 @@ def coin_f1(y_true: ArrayLike, flag_rate: float = 0.5) -> float:
     from scipy.stats import binom
 
     y = as_labels(y_true)
+    if not 0 <= finite(flag_rate, "flag_rate") <= 1:
+        raise InputError(f"flag_rate is {flag_rate!r}; allowed: 0 to 1")
     events, others = int(y.sum()), int((1 - y).sum())
     tp, fp = (np.arange(*_support(n, flag_rate))[:, None] for n in (events, others))
     weight = binom.pmf(tp, events, flag_rate) * binom.pmf(fp.T, others, flag_rate)

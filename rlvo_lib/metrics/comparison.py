@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvo_lib.config import InputError
-from rlvo_lib.metrics.checks import Floats, as_labels, checked, quantile
+from rlvo_lib.metrics.checks import Floats, as_labels, checked, finite, quantile
 from rlvo_lib.metrics.discrimination import delong_covariance
 from rlvo_lib.metrics.resampling import label_pair
 
@@ -56,7 +56,7 @@ class CorrectedResampledTest:
 
 
 def compare_auc(
-    y_true: ArrayLike, a: ArrayLike, b: ArrayLike, *, paired: bool = True, level: float = 0.95
+    y_true: ArrayLike, a: ArrayLike, b: ArrayLike, paired: bool = True, *, level: float = 0.95
 ) -> AucDifference:
     """DeLong test of two scores: AUC of ``a`` minus AUC of ``b``.
 
@@ -189,7 +189,7 @@ def nadeau_bengio(
     if not np.isfinite(d).all():
         raise InputError(f"differences have {int((~np.isfinite(d)).sum())} missing values")
     for name, count in (("n_train", n_train), ("n_test", n_test)):
-        if not (np.isfinite(count) and count > 0):
+        if not finite(count, name) > 0:
             raise InputError(f"{name} is {count!r}; allowed: above 0 patients")
     mean = float(d.mean())
     common = dict(difference=mean, df=float(d.size - 1), k=d.size)
@@ -198,8 +198,8 @@ def nadeau_bengio(
         return CorrectedResampledTest(
             **common, se=np.nan, **nothing, reason="one difference: no variance"
         )
-    if d.min() == d.max():
-        if mean == 0:
+    if np.ptp(d) <= 1e-13 * max(1.0, np.abs(d).max()):  # 0.1 + 0.2 is not 0.3
+        if abs(mean) <= 1e-13:
             nothing = dict(t=0.0, p=1.0, low=0.0, high=0.0)
         reason = "all differences are the same"
         return CorrectedResampledTest(**common, se=0.0, **nothing, reason=reason)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvo_lib.config import InputError
-from rlvo_lib.metrics.checks import checked, quantile
+from rlvo_lib.metrics.checks import checked, finite, quantile
 from rlvo_lib.metrics.classification import wilson
 
 
@@ -49,9 +48,9 @@ def compare_operating_points(
     y_true: ArrayLike,
     a: ArrayLike,
     b: ArrayLike,
-    *,
     threshold_a: float,
     threshold_b: float,
+    *,
     level: float = 0.95,
 ) -> OperatingPointComparison:
     """Sensitivity and specificity of ``a >= threshold_a`` and ``b >= threshold_b``, paired.
@@ -77,8 +76,7 @@ def compare_operating_points(
     y, a = checked(y_true, a, "a")
     _, b = checked(y, b, "b")
     for name, threshold in (("threshold_a", threshold_a), ("threshold_b", threshold_b)):
-        if not np.isfinite(threshold):
-            raise InputError(f"{name} is {threshold!r}; allowed: a finite number")
+        finite(threshold, name)
     quantile(level)
     values: dict[str, float] = {}
     reasons = []

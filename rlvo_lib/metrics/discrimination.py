@@ -182,7 +182,7 @@ def partial_auc(
     >>> partial_auc(y, s, max_fpr=0.5), partial_auc(y, s, max_fpr=0.5, corrected=True)
     (0.25, 0.6666666666666666)
     """
-    if not 0 < max_fpr <= 1:
+    if max_fpr is None or isinstance(max_fpr, str) or not 0 < max_fpr <= 1:
         raise InputError(f"max_fpr is {max_fpr!r}; allowed: above 0, at most 1")
     curve = roc_curve(y_true, score)
     fpr, tpr = curve["fpr"].to_numpy(), curve["tpr"].to_numpy()
