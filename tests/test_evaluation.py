@@ -357,3 +357,16 @@ def test_a_hundred_thousand_patients_and_ten_scores():
     found = evaluation.evaluation_tables(scores, frame, resamples=resamples)
     assert time.process_time() - before < 120  # about 45 s of a free core
     assert len(found["comparisons"]) == 45 and len(found["roc_points"]) == 5000
+
+
+def test_one_event_has_no_stratified_interval_alone_or_in_a_pair():
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"y": [1] + [0] * 29, "a": rng.random(30), "b": rng.random(30)})
+    scores, _ = evaluation.scored_columns(frame, "y", ["a", "b"])
+    found = evaluation.evaluation_tables(scores, frame, resamples=50)
+    row = found["evaluation"].set_index(["score", "metric"]).loc[("a", "auc, bootstrap")]
+    assert np.isfinite(row["value"]) and np.isnan(row["low"])
+    assert "one event: the same in every stratified resample" in row["reason"]
+    pair = found["comparisons"].loc[0]
+    assert pair[["bootstrap_low", "bootstrap_high", "bootstrap_p", "p"]].isna().all()
+    assert pair["reason"]

@@ -48,7 +48,10 @@ def _discrimination(score: Scored, drawn: Resampled) -> Iterator[Row]:
     ):
         area = metrics.auc_ci(y, s, method)
         yield name, area.estimate, area.low, area.high, words, area.reason
-    yield "auc, bootstrap", metrics.auc(y, s), *drawn.limits(score.name, "auc")
+    limits = drawn.limits(score.name, "auc")
+    if alone := metrics.resampling.fixed_stratum(y):
+        limits = np.nan, np.nan, limits[2], alone
+    yield "auc, bootstrap", metrics.auc(y, s), *limits
     for corrected in (False, True):
         area = metrics.partial_auc(y, s, max_fpr=PARTIAL, corrected=corrected)
         name = f"partial auc{', corrected' if corrected else ''}"

@@ -87,11 +87,14 @@ def _compared(a: Scored, b: Scored, drawn: Resampled, areas: Areas) -> dict:
         percentiles(values, stratified=name == "auc")
         for name, values in zip(STATISTICS, replicates, strict=True)
     )
+    redrawn_p = _p(test.difference, replicates[0])
+    if metrics.resampling.fixed_stratum(first.y):  # DeLong's test gives the reason
+        low = high = redrawn_p = np.nan
     precision = first.average_precision, second.average_precision
     return names | {
         "auc_a": test.auc_a, "auc_b": test.auc_b, "difference": test.difference, "low": test.low,
         "high": test.high, "z": test.z, "p": test.p, "bootstrap_low": low, "bootstrap_high": high,
-        "bootstrap_p": _p(test.difference, replicates[0]),
+        "bootstrap_p": redrawn_p,
         "average_precision_a": precision[0], "average_precision_b": precision[1],
         "average_precision_difference": precision[0] - precision[1],
         "average_precision_low": ap_low, "average_precision_high": ap_high,
