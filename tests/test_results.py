@@ -627,3 +627,14 @@ def test_only_the_report_reads_the_ceiling():
         'TRUTH, CEILING = f"{DERIVATIVES}/truth", f"{DERIVATIVES}/ceiling.json"',
         "for place in (TRUTH, CEILING):",  # whether it is there, never what it says
     ]
+
+
+def test_a_proportion_of_nobody_says_why_it_is_missing():
+    y, p = np.array([0, 1, 0, 1]), np.array([[0.1], [0.4], [0.3], [0.8]])
+    scores = results.predictions.Scores("daft", tuple("abcd"), y, p, (0,))
+    for metric, cut, words in (
+        ("npv", 0.0, "everybody is flagged"),
+        ("ppv", 0.9, "nobody is flagged"),
+    ):
+        *limits, how = results.uncertainty.interval(scores, metric, [cut])
+        assert np.isnan(limits).all() and how == f"Wilson; {words}: no {metric.upper()}"

@@ -114,7 +114,8 @@ def interval(
     estimate = float(np.mean([value(y, s, metric, t) for s, t in columns]))
     if metric in PROPORTIONS:
         if np.isnan(estimate):
-            return estimate, np.nan, np.nan, "Wilson"
+            who = "nobody is" if metric == "ppv" else "everybody is"
+            return estimate, np.nan, np.nan, f"Wilson; {who} flagged: no {metric.upper()}"
         n = np.mean([_denominator(y, s >= t, metric) for s, t in columns])
         return estimate, *metrics.wilson(estimate * n, n), "Wilson"
     if replicates is None:
