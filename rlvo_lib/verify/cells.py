@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def _close(a: str, b: str) -> bool:
         return False
     if not any(c in a + b for c in ".en"):
         return False
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return x == y
     return bool(abs(x - y) <= RELATIVE * max(abs(x), abs(y), 1e-3))
 
 
