@@ -97,9 +97,10 @@ def render_ledger_page(run: str | Path) -> str:
 
 
 def render_tables(run: str | Path) -> str:
-    """The page without figures and notebooks, made from the run's files as they are now."""
+    """The page without the list of notebooks, made from the run's files as they are now."""
     run = Path(run)
-    return _index(run, _study(run), _data(run), [], [])
+    figures = [_figure(path) for path in sorted((run / "figures").glob("*.png"), key=_rank)]
+    return _index(run, _study(run), _data(run), figures, [])
 
 
 def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: list[dict]) -> str:

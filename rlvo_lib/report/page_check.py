@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlvo_lib.report.ledger import LEDGER_PAGE
 from rlvo_lib.report.page import render_ledger_page, render_tables
+from rlvo_lib.report.prose_check import prose_differences
 from rlvo_lib.report.table_files import read_caption
 
 Row = tuple[str, ...]
@@ -112,9 +113,11 @@ def _differences(run: Path, page: str, expected: str) -> list[Row]:
         rows += [
             (f"{_label(table, names, page)}{place}", a, b) for place, a, b in _cells(nearest, table)
         ]
-    return rows + [
+    rows += [
         (_label(table, names, page), f"{len(table.body)} rows", "no such table") for table in found
     ]
+    text = (run / page).read_text("utf-8")
+    return rows + [(f"{page}: {what}", a, b) for what, a, b in prose_differences(text, expected)]
 
 
 def _said(table: PageTable, names: dict[str, str]) -> tuple:
