@@ -44,18 +44,29 @@ def _sources(run: Run, png: Path, where: str, wrong: set[str]) -> list[tuple]:
 
 def checklists(run: Run) -> list[tuple]:
     """The reporting checklists say what the run's files say."""
-    paths = sorted((run.root / "checklists").glob("*.csv"))
-    if not paths:
+    folder = run.root / "checklists"
+    if not folder.exists() and not (run.root / "index.html").exists():
         return []
 
     def check() -> list[tuple]:
         made = report.checklists(run.root)
-        return [found for path in paths for found in _checklist(path, made[path.stem])]
+        rows = [
+            r for name, table in made.items() for r in _checklist(folder / f"{name}.csv", table)
+        ]
+        known = {f"{name}{suffix}" for name in made for suffix in (".csv", ".md")}
+        others = sorted(p.name for p in folder.glob("*") if p.name not in known)
+        others = [name for name in others if not name.startswith(".")]
+        return rows + [
+            row("checklist", f"checklists/{name}", "there", "none of this name", False)
+            for name in others
+        ]
 
     return attempt("checklist", "checklists", check)
 
 
 def _checklist(path: Path, made: pd.DataFrame) -> list[tuple]:
+    if not path.exists():
+        return [row("checklist", f"checklists/{path.name}", "missing", f"{len(made)} items", False)]
     page = path.with_suffix(".md")
     found = page.read_text("utf-8") if page.exists() else ""
     same = found == report.render_checklist(path.stem, read_text_table(path))
