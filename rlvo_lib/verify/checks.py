@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo_lib import cohort, report, results, storage
-from rlvo_lib.report.table_files import read_text_table
+from rlvo_lib.report.prose_check import prose_differences
+from rlvo_lib.report.table_files import read_text_table, render_html
 from rlvo_lib.verify.cells import DIFFER, NEEDS_DATASET, attempt, compare, contents, row
+from rlvo_lib.verify.membership import membership
 from rlvo_lib.verify.pages import checklists, figure_sources, maps, pages
 from rlvo_lib.verify.run import BUILDERS, Run
 
@@ -47,6 +49,7 @@ def _files(run: Run) -> list[tuple]:
     rows = contents(run.info.get("files", {}), report.digests(run.root))
     if (run.root / "split.json").exists():
         rows += attempt("frozen split", "split.json", lambda: _frozen(run.root))
+        rows += attempt("kind of data", "split.json", lambda: _kind(run))
     expected, counted = run.info.get("expected", {}), report.expected_counts(run.root)
     for name in sorted(set(expected) | set(counted)):
         before, after = expected.get(name, "not recorded"), counted.get(name, "missing")
@@ -77,6 +80,15 @@ def _frozen(root: Path) -> list[tuple]:
         row("frozen split", name, before[:16], now[:16], before == now)
         for name, before, now in cohort.frozen_files(root)
     ]
+
+
+def _kind(run: Run) -> list[tuple]:
+    """Simulated patients stay simulated: the split was frozen with the word of the dataset."""
+    told = storage.read_json(run.root / "split.json").get("dataset", {}).get("simulated")
+    if told is None:
+        return []
+    kind = "simulated" if told else "real"
+    return [row("kind of data", "run.json: data", run.data, kind, run.data == kind)]
 
 
 def _predictions(run: Run) -> list[tuple]:
@@ -140,7 +152,7 @@ def _check_predictions(run: Run) -> list[tuple]:
                     "patients of the partition", f"{where}: {arm}, {partition}", "others", "", False
                 )
             )
-    return rows
+    return [*rows, *membership(run, frame)]
 
 
 def _held_out_in(rows: pd.DataFrame, split: pd.DataFrame, run: Run) -> pd.Series:
@@ -218,6 +230,9 @@ def _tables(run: Run) -> list[tuple]:
         else:
             rows.append(("table", where, "", "not made from the run's files", NEEDS_DATASET))
         rows += attempt("rendering", where, lambda p=path: _renderings(p, run.data))
+    for path in sorted((run.root / "tables").glob("*")):
+        if path.suffix in (".html", ".tex") and not path.with_suffix(".csv").exists():
+            rows.append(row("rendering", f"tables/{path.name}", "there", "no CSV it shows", False))
     return rows
 
 
@@ -235,12 +250,25 @@ def _renderings(path: Path, data: str) -> list[tuple]:
     for file, wanted in expected.items():
         found = file.read_text("utf-8") if file.exists() else ""
         table = re.search(r"<table>.*</table>", found, re.S) if file == page else None
-        same = (table.group() if table else found) == wanted
+        same = _plain(table.group()) == _plain(wanted) if table else found == wanted
         stored = "as the CSV" if same else "other text"
         rows.append(row("rendering", f"tables/{file.name}", stored, "as the CSV", same))
+    around = render_html(text, caption, name=path.stem, data=data)
+    found = page.read_text("utf-8") if page.exists() else ""
+    for what, before, now in prose_differences(found, around) if found else ():
+        rows.append(row("rendering", f"tables/{page.name}: {what}", before, now, False))
     stamped = data != "simulated" or caption.startswith(report.SIMULATED)
     rows.append(row("stamp", f"tables/{page.name}", caption[:40], report.stamp_text(data), stamped))
     return rows
+
+
+def _plain(table: str) -> str:
+    """An HTML table without the classes of its cells: looks differ between versions, numbers must not.
+
+    >>> _plain('<td class="number">0.7</td>')
+    '<td>0.7</td>'
+    """
+    return re.sub(r' class="(?:number|short|sentence)"', "", table)
 
 
 def _with_cells(made: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -255,7 +283,11 @@ def _with_cells(made: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 def _claims(run: Run) -> list[tuple]:
     if not (run.root / "claims.csv").exists():
-        return []
+        has_page = (run.root / "index.html").exists()
+        if run.info.get("applied") or not run.study.claims or not has_page:
+            return []  # an applied run has no ledger
+        wanted = f"{len(run.study.claims)} claims"
+        return [row("claims", "claims.csv", "missing", wanted, False)]
 
     def check() -> list[tuple]:
         made = {p.stem for p in (run.root / "tables").glob("*.csv")} & set(BUILDERS)
