@@ -545,3 +545,104 @@ def test_a_ceiling_in_a_run_of_real_patients_is_found(bare):
     wrong = found(bare)
     words = " ".join(wrong.loc[wrong["where"] == "tables/ceiling.csv", "recomputed"])
     assert "data is 'real'; allowed: simulated" in words
+
+
+# ------------------------------------------------ alterations that leave a run in agreement with itself
+
+
+def remake(run):
+    """Make all tables again from the altered files, and all digests, counts and pages fit them."""
+    made = verify.Run(run)
+    for path in sorted((run / "tables").glob("*.csv")):
+        if made.makes(path.stem):
+            caption = report.read_caption(path.with_suffix(".html")).removeprefix(
+                "SIMULATED DATA. "
+            )
+            report.save_table(
+                run, path.stem, made.table(path.stem), data=made.data, caption=caption
+            )
+    info = storage.read_json(run / "run.json") | {"expected": report.expected_counts(run)}
+    storage.write_json(run / "run.json", info | {"files": report.digests(run)})
+
+
+@pytest.mark.parametrize(
+    ("keep", "what"),
+    [
+        (lambda f: f["participant_id"] != "sub-0060", "everyone of the split is scored"),
+        (
+            lambda f: ~((f["participant_id"] == "sub-0060") & (f["arm"] == "clinical_logistic")),
+            "everyone of the split is scored",
+        ),
+        (
+            lambda f: ~((f["participant_id"] == "sub-0060") & (f["arm"] == "daft") & (f["fold"] == "2")),
+            "scored by each model",
+        ),
+        (lambda f: ~((f["arm"] == "daft") & (f["fold"] == "2") & (f["partition"] == "test")), "a model of every fold"),
+    ],
+)  # fmt: skip
+def test_who_is_left_out_everywhere_is_found(bare, keep, what):
+    edit(bare / "predictions.csv", lambda f: f[keep(f)])
+    remake(bare)
+    wrong = found(bare)
+    assert what in set(wrong["what"])
+    assert set(wrong.loc[wrong["what"] == "table", "where"].str[:6]) <= {"claims"}
+
+
+def test_seeds_other_than_those_of_the_settings_are_found(bare):
+    info = storage.read_json(bare / "run.json")
+    info["settings"]["training_seeds"] = [0, 1]
+    storage.write_json(bare / "run.json", info)
+    wrong = found(bare)
+    assert set(wrong["what"]) == {"seeds are those of the settings"} and len(wrong) == 5
+
+
+def test_simulated_patients_called_real_are_found(bare):
+    info = storage.read_json(bare / "run.json")
+    storage.write_json(bare / "run.json", info | {"data": "real"})
+    assert "kind of data" in set(found(bare)["what"])
+
+
+def test_infinity_is_not_near_a_number(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x\ninf\n", encoding="utf-8")
+    assert verify.compare(path, pd.DataFrame({"x": [0.5]}), "t.csv")[0][-1] == "differ"
+    path.write_text("x\n0.5\n", encoding="utf-8")
+    assert verify.compare(path, pd.DataFrame({"x": [np.inf]}), "t.csv")[0][-1] == "differ"
+    path.write_text("x\ninf\n", encoding="utf-8")
+    assert verify.compare(path, pd.DataFrame({"x": [np.inf]}), "t.csv")[0][-1] == "agree"
+
+
+def test_another_look_of_a_table_is_no_difference(bare):
+    page = bare / "tables" / "paper.html"
+    text = page.read_text("utf-8")
+    assert 'class="short"' in text
+    page.write_text(text.replace(' class="short"', ""), encoding="utf-8")
+    assert found(bare).empty
+
+
+def test_sentences_with_other_numbers_or_without_the_stamp_are_found(light):
+    planted = {
+        "index.html": ("<h3>How to read", "<p>AUC 0.99</p><h3>How to read"),
+        "claims.html": ("<main>", "<main><p>AUC 0.99</p>"),
+        "tables/paper.html": ("</main>", "<p>AUC 0.99</p></main>"),
+        "tables/no_skill.html": ("<strong>SIMULATED DATA</strong>", "<strong>DATA</strong>"),
+    }
+    for file, (old, new) in planted.items():
+        text = (light / file).read_text("utf-8")
+        assert old in text
+        (light / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    refit(light)
+    storage.write_json(light / "pages.json", {"files": report.page_digests(light)})
+    wrong = found(light)
+    assert {where.split(": ")[0] for where in wrong["where"]} == set(planted)
+
+
+def test_ledger_checklists_and_tables_that_are_missing_or_left_over_are_found(light):
+    (light / "claims.csv").unlink()
+    (light / "checklists" / "probast_ai.csv").unlink()
+    (light / "checklists" / "other.md").write_text("AUC 0.99", encoding="utf-8")
+    (light / "tables" / "old.html").write_text("<p>AUC 0.99</p>", encoding="utf-8")
+    refit(light)
+    storage.write_json(light / "pages.json", {"files": report.page_digests(light)})
+    places = {"claims.csv", "checklists/probast_ai.csv", "checklists/other.md", "tables/old.html"}
+    assert places <= set(found(light)["where"])
