@@ -452,3 +452,12 @@ def test_the_page_shows_the_committed_tables():
         "run: python -m rlvo_lib.report page docs/external.md"
     )
     assert page.read_text("utf-8").count("| simulated |") > 40
+
+
+def test_a_dataset_folder_that_is_not_there_is_refused_at_once(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"data": "simulated"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"dataset folder .*nowhere does not exist"):
+        external.apply_run(
+            tmp_path / "run", tmp_path / "nowhere", out=tmp_path / "out", cache=tmp_path / "cache"
+        )

@@ -53,7 +53,9 @@ def apply_run(
     """
     run, data, out = Path(run), Path(data), Path(out)
     writing.refuse_other_folder(out, run)
-    if data.is_dir() and (run / "run.json").is_file():  # before minutes of work
+    if (run / "run.json").is_file():  # before minutes of work
+        if not data.is_dir():
+            raise InputError(f"dataset folder {data} does not exist")
         _refuse_other_kind(run, data)
     with tempfile.TemporaryDirectory() as scratch:
         frozen = open_frozen(run, development=development, cache=cache, scratch=Path(scratch))
