@@ -140,3 +140,14 @@ def test_the_same_run_gives_the_same_bytes(made):
     report.write_checklists(made)
     assert before == {p.name: p.read_bytes() for p in (made / "checklists").iterdir()}
     assert len(before) == 6
+
+
+def test_how_a_split_was_drawn_that_came_with_the_dataset_is_not_claimed(study, tmp_path):
+    from rlvo_lib.report.run_facts import _given_design
+
+    assert _given_design(tmp_path, study) == ""
+    storage.write_json(tmp_path / "split.json", {"plan": {"seed": 0}})
+    assert _given_design(tmp_path, study) == ""
+    storage.write_json(tmp_path / "split.json", {"plan": {"given": "abc"}})
+    words = _given_design(tmp_path, study)
+    assert "not recorded" in words and "random" not in words and "4 folds" in words

@@ -19,6 +19,7 @@ def facts(run: str | Path) -> dict[str, str]:
     info = storage.read_json(run / "run.json")
     study = run_study(run, info)
     found = {"data": info["data"]} | _of_study(study) | _of_settings(info, study)
+    found["design"] = _given_design(run, study) or _design(study.validation)
     return (
         found
         | _of_cohort(run, study)
@@ -39,7 +40,6 @@ def _of_study(study: Study) -> dict[str, str]:
         "predictors": str(len(study.predictors.get("clinical", ()))),
         "arms": str(len(arms)),
         "arm_kinds": ", ".join(f"{sum(a.kind == k for a in arms)} {k}" for k in kinds),
-        "design": _design(study.validation),
         "inner": f"{100 * study.validation.get('inner_fraction', 0):g} %",
         "folds": str(study.validation.get("folds", "")),
         "comparisons": str(len(study.comparisons)),
@@ -47,6 +47,17 @@ def _of_study(study: Study) -> dict[str, str]:
         "threshold_rule": str(study.threshold.get("rule", "")),
         "chosen_on": str(study.threshold.get("chosen_on", "")),
     }
+
+
+def _given_design(run: Path, study: Study) -> str:
+    """The design where the dataset brought the split: how it was drawn is not known to the run."""
+    path = run / "split.json"
+    if not path.exists() or not storage.read_json(path).get("plan", {}).get("given"):
+        return ""
+    rest = f"{study.validation.get('folds')} folds"
+    return (
+        f"a split that came with the dataset (split.csv): how it was drawn is not recorded; {rest}"
+    )
 
 
 def _design(plan: dict[str, Any]) -> str:
