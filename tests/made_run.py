@@ -144,7 +144,7 @@ def _write_notebook(run):
     ]  # fmt: skip
     saving = [
         nbformat.v4.new_code_cell(f"save('{name}', table)", execution_count=3 + k, id=f"make-{k}")
-        for k, name in enumerate(("flow", "performance", "comparisons", "table1"))
+        for k, name in enumerate(("flow", "performance", "comparisons", "paper"))
     ]
     ledger = nbformat.v4.new_code_cell("results.claims(study)", execution_count=9, id="ledger")
     (run / "notebooks").mkdir()

@@ -33,7 +33,17 @@ def rlvo_here(monkeypatch, capsys, *arguments):
 
 @pytest.mark.parametrize(
     "command",
-    ["simulate", "validate", "reproduce", "evaluate", "apply", "verify", "train", "merge", "ablate"],
+    [
+        "simulate",
+        "validate",
+        "reproduce",
+        "evaluate",
+        "apply",
+        "verify",
+        "train",
+        "merge",
+        "ablate",
+    ],
 )
 def test_each_command_explains_itself(command):
     status, out, _ = rlvo(command, "--help")

@@ -230,3 +230,14 @@ def test_risks_are_drawn_where_they_lie():
     frame = pd.DataFrame({"arm": "daft", "y_true": [0, 0, 1], "probability": [0.1, 0.2, 0.3]})
     low, high = draw(figures.risk_by_outcome(frame)).axes[0].get_xlim()
     assert 0.05 < low < 0.1 and 0.3 < high < 0.35
+
+
+def test_the_words_of_a_single_panel_fit(roc, band, performance):
+    one = [frame[frame["arm"] == "daft"] for frame in (roc, band, performance)]
+    figure = draw(figures.roc_curves(one[0], band=one[1], performance=one[2], labels=LABELS))
+    figure.canvas.draw()
+    words = [figure.legends[0], *(text for text in figure.texts if text.get_text())]
+    assert len(words) > 1
+    for item in words:
+        box = item.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width

@@ -74,7 +74,7 @@ def test_a_comparison_turned_round_changes_sign(case, paired):
 
 
 @settings(max_examples=60, deadline=None)
-@given(labelled_scores().filter(lambda case: 1 < case[0].sum() < case[0].size - 1))
+@given(labelled_scores())  # one event among them
 def test_scores_that_rank_alike_have_p_1(case):
     y, s = case
     same = metrics.compare_auc(y, s, 2 * s + 1)
@@ -102,7 +102,7 @@ def test_where_a_difference_has_no_test_the_reason_is_given():
     for paired in (True, False):
         alone = metrics.compare_auc([0, 0, 1], [1, 2, 1.5], [1, 2, 3], paired=paired)
         assert alone.difference == -0.5 and np.isnan(alone.p) and "fewer than two" in alone.reason
-        two = metrics.compare_auc([0, 1], [1, 2], [1, 2], paired=paired)
+        two = metrics.compare_auc([0, 1], [1, 2], [1, 2 if not paired else 0], paired=paired)
         assert np.isnan([two.p, two.low, two.high, two.se]).all() and two.reason
     both = metrics.compare_auc([0, 0, 1, 1], [1, 2, 3, 4], [1, 2, 3, 4], paired=False)
     assert both.difference == 0 and np.isnan(both.p) and "variance" in both.reason

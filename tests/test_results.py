@@ -205,7 +205,7 @@ def test_flagging_everyone_has_an_interval_over_patients(predictions, thresholds
 
 
 def test_resamples_of_one_class_are_dropped_and_counted(study):
-    predictions = make_predictions(n_test=6)  # one event among six test patients
+    predictions = make_predictions(n_test=8)  # two events among eight test patients
     test = predictions[predictions["partition"] == "test"].drop_duplicates("participant_id")
     n, events = len(test), test["y_true"].sum()
     chosen = results.choose_thresholds(predictions)
@@ -638,3 +638,19 @@ def test_a_proportion_of_nobody_says_why_it_is_missing():
     ):
         *limits, how = results.uncertainty.interval(scores, metric, [cut])
         assert np.isnan(limits).all() and how == f"Wilson; {words}: no {metric.upper()}"
+
+
+def test_one_event_has_no_bootstrap_interval(study):
+    rows = [
+        (f"sub-{i}", part, "daft", 0, fold, int(i == 0 or (part == "out-of-fold" and i < 4)), 0.1 + 0.01 * i)
+        for part, ids in (("out-of-fold", range(1, 9)), ("test", (0, *range(10, 16))))
+        for i in ids
+        for fold in ((1 + i % 2,) if part == "out-of-fold" else (1, 2))
+    ]  # fmt: skip
+    columns = ["participant_id", "partition", "arm", "seed", "fold", "y_true", "probability"]
+    frame = pd.DataFrame(rows, columns=columns)
+    chosen = results.choose_thresholds(frame)
+    table = results.performance(frame, chosen, study, data="simulated", resamples=50)
+    brier = table.set_index("metric").loc["brier"]
+    assert brier["events"] == 1 and np.isnan([brier["low"], brier["high"]]).all()
+    assert "fewer than two events" in brier["interval_method"]

@@ -296,6 +296,19 @@ def test_a_changed_figure_is_found(bare):
     assert "not a readable PNG" in " ".join(found(bare)["recomputed"])
 
 
+def test_a_figure_that_names_no_table_is_found_unless_it_shows_scans_or_training(bare):
+    redraw(bare, "roc", ())
+    redraw(bare, "mosaic_ncct", ())
+    assert list(found(bare)["where"]) == ["figures/roc.png"]
+
+
+def test_a_table_that_the_notebooks_make_may_not_be_missing(bare):
+    for path in (bare / "tables").glob("comparisons.*"):
+        path.unlink()
+    refit(bare)
+    assert "tables/comparisons.csv" in set(found(bare)["where"])
+
+
 def test_a_figure_drawn_from_another_table_than_the_runs_is_found(bare):
     table = bare / "tables" / "roc_points.csv"
     kept = table.read_text("utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlvo_lib.figures.panels import legend_above
+from rlvo_lib.figures.panels import LEAST_WIDTH_IN, legend_above
 from rlvo_lib.figures.style import (
     COLOURS,
     GRID,
@@ -58,7 +58,7 @@ def calibration_plot(
     stacked = 1 if risk is None else 2
     ratios = [1.0] if risk is None else [1.0, 0.34]
     figure = canvas(
-        3.2 * columns + 0.6, (3.2 if risk is None else 4.4) * count + 0.9, stacked * count, columns,
+        max(3.2 * columns + 0.6, LEAST_WIDTH_IN), (3.2 if risk is None else 4.4) * count + 0.9, stacked * count, columns,
         squeeze=False, gridspec_kw={"height_ratios": ratios * count},
     )  # fmt: skip
     top = _top(points, curve, risk, chosen)

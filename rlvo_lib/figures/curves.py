@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from rlvo_lib.figures.panels import legend_above, shown
+from rlvo_lib.figures.panels import LEAST_WIDTH_IN, legend_above, shown
 from rlvo_lib.figures.style import (
     COLOURS,
     GRID,
@@ -158,7 +158,7 @@ def _panels(
     columns = 1 if len(chosen) == 1 else 2 if len(chosen) <= 4 else 3
     count = -(-len(chosen) // columns)
     figure = canvas(
-        3.3 * columns + 0.5, 3.2 * count + 1.0, count, columns, squeeze=False, sharex=True, sharey=True
+        max(3.3 * columns + 0.5, LEAST_WIDTH_IN), 3.2 * count + 1.0, count, columns, squeeze=False, sharex=True, sharey=True
     )  # fmt: skip
     for k, axis in enumerate(figure.axes):
         if k >= len(chosen):

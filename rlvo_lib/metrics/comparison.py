@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,8 @@ def compare_auc(
     _, b = checked(y_b, b, "b")
     if paired:
         aucs, covariance = delong_covariance(y_a, np.column_stack([a, b]))
-        return contrast_auc(y_a, aucs, covariance, np.array([1.0, -1.0]), level=level)
+        test = contrast_auc(y_a, aucs, covariance, np.array([1.0, -1.0]), level=level)
+        return _alike(test) if np.isnan(test.p) and _same_order(a, b) else test
     (first, v_a), (second, v_b) = delong_covariance(y_a, a), delong_covariance(y_b, b)
     aucs = np.concatenate([first, second])
     variances = np.array([v_a[0, 0], v_b[0, 0]])
@@ -132,16 +134,26 @@ def _tested(
         return _untested(**common, difference=difference, se=np.nan, reason=_NO_VARIANCE)
     if variance <= _ROUNDING * scale:
         if paired and abs(difference) < 1e-12:
-            nothing = dict.fromkeys(("difference", "se", "z", "low", "high"), 0.0)
-            return AucDifference(
-                **common, **nothing, p=1.0, reason="both order events and non-events alike"
-            )
+            return _alike(_untested(**common, difference=0.0, se=0.0, reason=""))
         reason = "the variance of the difference is 0: no test"
         return _untested(**common, difference=difference, se=0.0, reason=reason)
     se = float(np.sqrt(variance))
     return AucDifference(
         **common, difference=difference, se=se, **_student(difference, se, df, level)
     )
+
+
+def _same_order(a: Floats, b: Floats) -> bool:
+    from scipy.stats import rankdata
+
+    return bool(np.array_equal(rankdata(a), rankdata(b)))
+
+
+def _alike(test: AucDifference) -> AucDifference:
+    """Two scores that rank the patients alike: no difference, whatever the number of events."""
+    nothing = dict.fromkeys(("difference", "se", "z", "low", "high"), 0.0)
+    reason = "both order events and non-events alike"
+    return dataclasses.replace(test, **nothing, p=1.0, reason=reason)
 
 
 def _untested(**known) -> AucDifference:

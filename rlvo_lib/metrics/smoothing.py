@@ -126,7 +126,7 @@ def _words(error: ValueError) -> str:
     """skmisc's message, which it raises as bytes."""
     text = error.args[0] if error.args else ""
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return f"loess has no stable fit ({' '.join(text.split())})"
+    return f"loess has no stable fit ({' '.join(text.split())}); smoother 'lowess' may have one"
 
 
 def _interval(

@@ -121,7 +121,10 @@ def interval(
     if replicates is None:
         cuts = {scores.arm: thresholds}
         replicates = replicates_of([scores], cuts, [metric], resamples=resamples, seed=seed)
-    return estimate, *percentile_limits(replicates[scores.arm][metric])
+    low, high, text = percentile_limits(replicates[scores.arm][metric])
+    if min(y.sum(), (1 - y).sum()) < 2:  # a resample holds that one, or it is dropped
+        return estimate, np.nan, np.nan, f"{text}; fewer than two events or two non-events"
+    return estimate, low, high, text
 
 
 def mean_auc(scores: Scores) -> tuple[float, float]:
@@ -159,37 +162,6 @@ def no_skill_of(scores: Scores, metric: str, thresholds: Sequence[float]) -> tup
         "ppv": (prevalence, random),
         "npv": (1 - prevalence, random),
     }[metric]
-
-
-def bootstrap_limits(
-    y: np.ndarray,
-    columns: list[tuple[np.ndarray, float | None]],
-    metric: str,
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float, str]:
-    """95 % percentile limits of the mean of a metric over score columns, by resampling patients.
-
-    Patients are drawn as in `replicates_of`. Resamples with one class only are dropped, and the text
-    returned counts them.
-
-    Parameters
-    ----------
-    y : (n,) of 0 and 1.
-    columns : pairs of scores (n,) and threshold; the same patients are drawn for each pair.
-
-    Returns
-    -------
-    Low, high (NaN if no resample has both classes) and a text saying how they were found.
-    """
-    replicates = [
-        metrics.bootstrap_replicates(
-            y, s, metric, threshold=t, stratified=False, n=resamples, seed=seed
-        )
-        for s, t in columns
-    ]
-    return percentile_limits(np.mean(replicates, axis=0))
 
 
 def _columns(scores: Scores, thresholds: Sequence[float]) -> Iterable[tuple[np.ndarray, float]]:

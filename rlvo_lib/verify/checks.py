@@ -230,10 +230,25 @@ def _tables(run: Run) -> list[tuple]:
         else:
             rows.append(("table", where, "", "not made from the run's files", NEEDS_DATASET))
         rows += attempt("rendering", where, lambda p=path: _renderings(p, run.data))
+    rows += attempt("table", "notebooks", lambda: _missing(run))
     for path in sorted((run.root / "tables").glob("*")):
         if path.suffix in (".html", ".tex") and not path.with_suffix(".csv").exists():
             rows.append(row("rendering", f"tables/{path.name}", "there", "no CSV it shows", False))
     return rows
+
+
+def _missing(run: Run) -> list[tuple]:
+    """The tables that the run's own notebooks make from its files, and that are not there."""
+    needs = {"ceiling": "ceiling.json", "shap_importance": "attributions/shap.csv"}
+    made = set(results.table_cells(run.root / "notebooks")) & set(BUILDERS)
+    if "test" not in set(run.split["partition"]):
+        made -= {"table1_partition"}
+    promised = [name for name in sorted(made) if (run.root / needs.get(name, "run.json")).exists()]
+    return [
+        row("table", f"tables/{name}.csv", "missing", "the notebooks make it", False)
+        for name in promised
+        if not (run.root / "tables" / f"{name}.csv").exists()
+    ]
 
 
 def _renderings(path: Path, data: str) -> list[tuple]:

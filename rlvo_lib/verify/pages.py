@@ -11,11 +11,14 @@ from rlvo_lib.report.table_files import read_text_table
 from rlvo_lib.verify.cells import ABSENT, NEEDS_DATASET, attempt, compare, contents, row
 from rlvo_lib.verify.run import Run
 
+#: How the names of figures begin that are drawn from scans, or from training, not from the run's files.
+WITHOUT_SOURCES = ("mosaic", "quality_mosaic", "curves")
+
 
 def figure_sources(run: Run, wrong: set[str]) -> list[tuple]:
     """Each figure was drawn from the files that are in the run now, and these agree.
 
-    A figure that names no source, such as one of scans, is held by its digest alone.
+    Figures of scans and training curves (`WITHOUT_SOURCES`) are held by their digests alone.
 
     Parameters
     ----------
@@ -30,8 +33,10 @@ def figure_sources(run: Run, wrong: set[str]) -> list[tuple]:
 
 def _sources(run: Run, png: Path, where: str, wrong: set[str]) -> list[tuple]:
     drawn_from = report.read_sources(png)
-    if not drawn_from:
+    if not drawn_from and png.stem.startswith(WITHOUT_SOURCES):
         return [("figure source", where, "", "names no table it is drawn from", NEEDS_DATASET)]
+    if not drawn_from:
+        return [row("figure source", where, "none", "the tables it is drawn from", False)]
     rows = []
     for file, before in drawn_from.items():
         there = (run.root / file).is_file()
