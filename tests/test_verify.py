@@ -210,7 +210,7 @@ def shuffled_labels(frame):
         ("split.csv", lambda f, r: f.iloc[1:], "split: train"),
     ],
 )  # fmt: skip
-def test_planted_alterations_are_found(bare, file, change, where):
+def test_alterations_are_found(bare, file, change, where):
     run = bare
     edit(run / file, lambda frame: change(frame, run))
     places = " ".join(found(run)["where"])
@@ -391,7 +391,7 @@ def test_a_table_of_another_run_left_behind_is_found(bare):
 
 
 def test_at_least_twenty_alterations_are_planted():
-    alone = test_planted_alterations_are_found.pytestmark[0].args[1]
+    alone = test_alterations_are_found.pytestmark[0].args[1]
     assert len(alone) + sum(len(batch) for batch in TOGETHER) + len(EDITED) >= 35
 
 
