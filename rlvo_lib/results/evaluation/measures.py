@@ -14,7 +14,6 @@ from rlvo_lib.results.probabilities import CLIP
 
 PARTIAL = 0.1  # the false positive rates, from 0, over which the partial AUC is taken
 TREATED = (0.05, 0.1, 0.2, 0.3, 0.4)
-ONE_CLASS_FEW = "one event or one non-event: no interval"
 CALIBRATION = (
     "calibration in the large", "calibration slope", "observed / expected", "ici", "e50", "e90", "eci",
     "hosmer-lemeshow p", "spiegelhalter p",
