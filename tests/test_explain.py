@@ -28,7 +28,7 @@ def shap(analysis, tensors, task):
 def test_players_and_table_are_inverse(analysis, model):
     ids = list(analysis.y.index[:12])
     table = analysis.dataset.table.loc[ids, model.columns].reset_index(drop=True)
-    back = model.table_of(model.players(ids))
+    back = model.variables.table(model.variables.values(ids))
     for column in table:
         wanted = table[column].to_numpy(object, na_value=None)
         assert [None if pd.isna(v) else v for v in back[column]] == list(wanted), column
@@ -42,7 +42,7 @@ def test_logit_of_a_patient_s_own_variables_is_the_stored_prediction(
     )
     for row in stored.head(4).itertuples():
         features = model.image_features(row.participant_id)
-        logit = model.logit(features, model.players([row.participant_id]))[0]
+        logit = model.logit(features, model.variables.values([row.participant_id]))[0]
         assert 1 / (1 + np.exp(-logit)) == pytest.approx(row.probability, abs=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_an_offset_is_part_of_the_logit_and_an_encoder_may_need_the_table(
     logits = []
     for row in stored.head(3).itertuples():
         features = model.image_features(row.participant_id)
-        players = model.players([row.participant_id])
+        players = model.variables.values([row.participant_id])
         other_age = players.copy()
         other_age[0, model.columns.index("age")] += 20
         logits.append(model.logit(features, np.concatenate([players, other_age])))
@@ -72,7 +72,7 @@ def test_an_offset_is_part_of_the_logit_and_an_encoder_may_need_the_table(
     if fusion == "offset":
         assert all(one[0] != one[1] for one in logits)
     else:
-        assert torch.equal(features, model.image(row.participant_id))
+        assert torch.equal(features, model.images([row.participant_id]))
 
 
 def test_an_absent_scan_stays_absent_whatever_is_occluded(analysis, tensors, task):
@@ -85,11 +85,11 @@ def test_an_absent_scan_stays_absent_whatever_is_occluded(analysis, tensors, tas
     parts, encoder = experiment.fold_encoder(flagged, fewer, task)
     network = experiment.build_network(settings, task.arm, len(encoder.names)).eval()
     model = explain.FusedModel(flagged, fewer, task, network, encoder, parts["train"])
-    assert torch.isnan(model.image(patient)[0, -1]).all()
+    assert torch.isnan(model.images([patient])[0, -1]).all()
     found = explain.occlusion_map(model, patient)
     assert np.isfinite(found).all() and np.abs(found).max() > 0
     features = model.image_features(patient)
-    assert np.isfinite(model.logit(features, model.players([patient]))).all()
+    assert np.isfinite(model.logit(features, model.variables.values([patient]))).all()
 
 
 def test_an_arm_of_what_is_measured_is_not_explained(analysis, tensors, task):
@@ -117,7 +117,7 @@ def test_a_variable_that_the_model_ignores_gets_nothing(
     with torch.no_grad():
         weight[:, [offset + i for i in columns]] = 0
     monkeypatch.setattr(explain.FusedModel, "load", lambda *_: model)
-    values = explain._compute_shap(analysis, tensors, task)
+    values = explain.variables._compute_shap(analysis, tensors, task)
     assert values[values["variable"] == "age"]["shap"].abs().max() < 1e-9
     assert values[values["variable"] != "age"]["shap"].abs().max() > 1e-9
 
@@ -140,7 +140,7 @@ def test_occlusion_finds_the_region_that_the_model_looks_at(analysis, tensors, t
     participant = analysis.y.index[0]
     image = torch.ones(1, 7, d, h, w)
     model.network.encoder.mean.zero_(), model.network.encoder.sd.fill_(1)
-    model.image = lambda _: image
+    model.images = lambda _: image
     found = explain.occlusion_map(model, participant)
     assert found.shape == (d, h, w)
     inside = found[d // 2 + 3 :, h // 2 + 3 :, w // 2 + 3 :]
@@ -186,7 +186,7 @@ def test_saliency_maps_are_written_and_found_again(analysis, tensors, task):
 
 
 def test_explained_patients_are_test_patients_half_with_the_outcome(analysis, tensors, task):
-    chosen = explain._chosen(analysis, "explained_patients", task, tensors)
+    chosen = explain.chosen(analysis, tensors, task, analysis.settings.explained_patients)
     test = set(analysis.split.query("partition == 'test'")["participant_id"])
     assert set(chosen) <= test and len(chosen) == 4
     assert analysis.y[chosen].sum() == min(2, analysis.y[list(test)].sum())

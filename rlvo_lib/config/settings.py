@@ -78,8 +78,12 @@ class Settings:
     # reporting
     bootstrap_resamples: int = 2000
     explained_patients: int = 24  # test patients with SHAP values
-    saliency_patients: int = 6  # test patients with a saliency map
-    shap_background: int = 50  # training patients that stand for "variable unknown"
+    mapped_patients: int = 40  # test patients whose attributions are counted by region
+    saliency_patients: int = 4  # of them, those with maps on their own scans and figures
+    shap_background: int = 50  # training patients that stand for "unknown" and "absent"
+    shap_permutations: int = 10  # orders of the variables, each forwards and backwards
+    modality_donors: int = 4  # training patients whose scans stand in for absent ones
+    counterfactual_patients: int = 10  # simulated patients rendered again with one thing changed
 
     def subset(self, *names: str) -> dict[str, Any]:
         """The named fields as a plain dictionary, for content keys.
@@ -111,8 +115,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         reader_epochs=3,
         bootstrap_resamples=200,
         explained_patients=4,
+        mapped_patients=4,
         saliency_patients=2,
         shap_background=10,
+        shap_permutations=3,
+        modality_donors=2,
+        counterfactual_patients=2,
     ),
     # the embedded cohort of the study's size: `make reproduce`
     "demo": dict(),

@@ -118,6 +118,7 @@ class Study:
     threshold: dict[str, Any]
     explain_arm: str
     explain_background: str  # the scan that maps are laid over; empty: none
+    explain_beside: tuple[str, ...]  # arms that are explained beside it
     profiles: dict[str, dict[str, Any]]  # settings that this study changes, by profile
     notes: dict[str, str]  # what the notebooks say of this study: ``outcome``, ``images``
     comparisons: tuple[tuple[str, str], ...]
@@ -277,6 +278,7 @@ def read_study(path: Path) -> Study:
             threshold=raw["threshold"],
             explain_arm=raw.get("explain", {}).get("arm", ""),
             explain_background=raw.get("explain", {}).get("background", ""),
+            explain_beside=tuple(raw.get("explain", {}).get("beside", ())),
             profiles=raw.get("profiles", {}),
             notes={"outcome": "", "images": ""} | raw.get("notes", {}),
             comparisons=tuple(
@@ -391,5 +393,8 @@ def _check_study(study: Study, where: str) -> None:
     check_subgroups(study.subgroups, refuse)
     if study.explain_arm and study.explain_arm not in study.arms:
         refuse("arm to explain", study.explain_arm, study.arms)
+    for name in study.explain_beside:
+        if name not in study.arms:
+            refuse("arm to explain beside", name, study.arms)
     if study.flip_to_side not in SIDES:
         refuse("flip_to_side", study.flip_to_side, SIDES)

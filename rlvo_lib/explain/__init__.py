@@ -1,0 +1,30 @@
+"""What drove a prediction, with evidence that the explanation can be believed.
+
+`model` is a fold's network as a function of image and clinical variables, `patients` who is explained,
+`keeping` where finished explanations lie. `variables` has SHAP values and permutation importance of clinical
+variables, `maps` the maps over the images.
+"""
+
+from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
+from rlvo_lib.explain.model import FusedModel
+from rlvo_lib.explain.patients import background, chosen, unseen
+from rlvo_lib.explain.variables import (
+    SHAP_COLUMNS,
+    shap_caption,
+    shap_of_folds,
+    shap_values,
+)
+
+__all__ = [
+    "SHAP_COLUMNS",
+    "FusedModel",
+    "background",
+    "chosen",
+    "occlusion_map",
+    "saliency_maps",
+    "save_map",
+    "shap_caption",
+    "shap_of_folds",
+    "shap_values",
+    "unseen",
+]
