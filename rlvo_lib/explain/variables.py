@@ -101,7 +101,9 @@ def _compute_shap(analysis: Analysis, cache: TensorCache | None, task: Task) -> 
 
         explainer = shap.PermutationExplainer(logit, masker, seed=analysis.settings.seed)
         own = model.variables.values([participant])
-        result = explainer(own, max_evals=analysis.settings.shap_permutations * (2 * own.shape[1] + 1), silent=True)
+        result = explainer(
+            own, max_evals=analysis.settings.shap_permutations * (2 * own.shape[1] + 1), silent=True
+        )
         base, values = float(np.ravel(result.base_values)[0]), result.values[0]
         predicted = float(logit(own)[0])
         if abs(base + values.sum() - predicted) > 1e-3:
