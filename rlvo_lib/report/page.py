@@ -37,18 +37,22 @@ SECTIONS = (
     ("risk", "Predicted risk by outcome", ("risk",)),
     ("comparisons", "Comparisons named in advance", ("comparisons", "comparison", "differences")),
     ("subgroups", "Subgroups", ("subgroups", "subgroup")),
+    ("explanations", "What drives the predictions, and whether that can be believed",
+     ("explanation", "shap", "permutation", "modality", "modulation", "region", "group_maps", "case", "concept",
+      "reads", "counterfactual")),
     ("precision", "What a sample of this size can say",
      ("precision", "development_size", "feasible", "consistency", "auc_width")),
 )  # fmt: skip
 OPENED = ("comparisons",)  # shown without a click
 #: The order in which the other tables and figures are shown, by how their names begin; then by name.
 ORDER = (
-    "performance", "out_of_fold", "shap", "saliency", "flow", "exclusions", "split_counts", "label", "table1",
+    "performance", "out_of_fold", "flow", "exclusions", "split_counts", "label", "table1",
     "missingness", "predictor_screen", "ceiling",
 )  # fmt: skip
+WRONG_PAGE = "wrong_predictions.html"  # written by notebook 5: patients whom the model got wrong
 #: What ``pages.json`` holds the digests of, as glob patterns inside the run folder.
 PAGES = (
-    "index.html", LEDGER_PAGE, "checklists/*", "notebooks/*.html", "notebooks/*.ipynb",
+    "index.html", LEDGER_PAGE, WRONG_PAGE, "checklists/*", "notebooks/*.html", "notebooks/*.ipynb",
 )  # fmt: skip
 CHECKS = ("mosaic", "curves")  # figures that check the work rather than report a result
 FILES = (
@@ -125,6 +129,7 @@ def _index(run: Path, study: Study, data: str, figures: list[dict], notebooks: l
         main_tables=[t for name in MAIN_TABLES for t in tables if t["name"] == name],
         main_figures=[f for f in figures if f["name"] in MAIN_FIGURES],
         sections=[s for s in sections if any(s[kind] for kind in _KINDS)],
+        wrong_page=WRONG_PAGE if (run / WRONG_PAGE).exists() else "",
         claims=ledger_rows(run),
         checklists=checklist_summary(run) if (run / "run.json").exists() else [],
         figures=[f for f in more if not f["name"].startswith(CHECKS)],
