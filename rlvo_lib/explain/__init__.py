@@ -5,6 +5,7 @@
 variables, `maps` the maps over the images.
 """
 
+from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.patients import background, chosen, unseen
@@ -16,10 +17,14 @@ from rlvo_lib.explain.variables import (
 )
 
 __all__ = [
+    "METHODS",
     "SHAP_COLUMNS",
     "FusedModel",
+    "attribute",
+    "attribute_channels",
     "background",
     "chosen",
+    "is_flat",
     "occlusion_map",
     "saliency_maps",
     "save_map",
