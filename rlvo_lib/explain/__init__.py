@@ -9,6 +9,7 @@ from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels,
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.patients import background, chosen, unseen
+from rlvo_lib.explain.regions import truth
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     shap_caption,
@@ -31,5 +32,6 @@ __all__ = [
     "shap_caption",
     "shap_of_folds",
     "shap_values",
+    "truth",
     "unseen",
 ]
