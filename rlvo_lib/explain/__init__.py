@@ -7,6 +7,12 @@ variables, `maps` the maps over the images.
 
 from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
+from rlvo_lib.explain.modalities import (
+    MODALITY_COLUMNS,
+    modality_caption,
+    modality_labels,
+    modality_logits,
+)
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.patients import background, chosen, unseen
 from rlvo_lib.explain.regions import truth
@@ -19,6 +25,7 @@ from rlvo_lib.explain.variables import (
 
 __all__ = [
     "METHODS",
+    "MODALITY_COLUMNS",
     "SHAP_COLUMNS",
     "FusedModel",
     "attribute",
@@ -26,6 +33,9 @@ __all__ = [
     "background",
     "chosen",
     "is_flat",
+    "modality_caption",
+    "modality_labels",
+    "modality_logits",
     "occlusion_map",
     "saliency_maps",
     "save_map",

@@ -36,6 +36,12 @@ from rlvo_lib.results.comparisons import comparisons, comparisons_flagged, compa
 from rlvo_lib.results.consistency import consistency
 from rlvo_lib.results.curves import pr_band, pr_points, roc_band, roc_points
 from rlvo_lib.results.evaluation import evaluate
+from rlvo_lib.results.modalities import (
+    modality_coalitions,
+    modality_interactions,
+    modality_shares,
+    modality_values,
+)
 from rlvo_lib.results.paper import best_arm, paper_table
 from rlvo_lib.results.performance import no_skill, out_of_fold, performance
 from rlvo_lib.results.planning import development_size, feasible_points, precision
@@ -80,6 +86,10 @@ __all__ = [
     "evaluate",
     "feasible_points",
     "main_arms",
+    "modality_coalitions",
+    "modality_interactions",
+    "modality_shares",
+    "modality_values",
     "no_skill",
     "operating_points",
     "out_of_fold",
