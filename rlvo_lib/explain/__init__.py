@@ -14,6 +14,7 @@ from rlvo_lib.explain.modalities import (
     modality_logits,
 )
 from rlvo_lib.explain.model import FusedModel
+from rlvo_lib.explain.modulation import MODULATION_COLUMNS, modulation_effects, modulation_reason
 from rlvo_lib.explain.patients import background, chosen, unseen
 from rlvo_lib.explain.regions import truth
 from rlvo_lib.explain.variables import (
@@ -26,6 +27,7 @@ from rlvo_lib.explain.variables import (
 __all__ = [
     "METHODS",
     "MODALITY_COLUMNS",
+    "MODULATION_COLUMNS",
     "SHAP_COLUMNS",
     "FusedModel",
     "attribute",
@@ -36,6 +38,8 @@ __all__ = [
     "modality_caption",
     "modality_labels",
     "modality_logits",
+    "modulation_effects",
+    "modulation_reason",
     "occlusion_map",
     "saliency_maps",
     "save_map",

@@ -42,6 +42,7 @@ from rlvo_lib.results.modalities import (
     modality_shares,
     modality_values,
 )
+from rlvo_lib.results.modulation import modulation_channels, modulation_summary
 from rlvo_lib.results.paper import best_arm, paper_table
 from rlvo_lib.results.performance import no_skill, out_of_fold, performance
 from rlvo_lib.results.planning import development_size, feasible_points, precision
@@ -90,6 +91,8 @@ __all__ = [
     "modality_interactions",
     "modality_shares",
     "modality_values",
+    "modulation_channels",
+    "modulation_summary",
     "no_skill",
     "operating_points",
     "out_of_fold",
