@@ -6,6 +6,14 @@ variables, `maps` the maps over the images.
 """
 
 from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
+from rlvo_lib.explain.counterfactuals import (
+    CHANGES,
+    COUNTERFACTUAL_COLUMNS,
+    changed_tensor,
+    changes_of,
+    counterfactuals,
+    not_simulated,
+)
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.modalities import (
     MODALITY_COLUMNS,
@@ -28,11 +36,15 @@ __all__ = [
     "METHODS",
     "MODALITY_COLUMNS",
     "MODULATION_COLUMNS",
+    "CHANGES",
+    "COUNTERFACTUAL_COLUMNS",
     "SHAP_COLUMNS",
     "FusedModel",
     "attribute",
     "attribute_channels",
     "background",
+    "changed_tensor",
+    "changes_of",
     "chosen",
     "is_flat",
     "modality_caption",
@@ -40,6 +52,8 @@ __all__ = [
     "modality_logits",
     "modulation_effects",
     "modulation_reason",
+    "counterfactuals",
+    "not_simulated",
     "occlusion_map",
     "saliency_maps",
     "save_map",

@@ -7,6 +7,7 @@ line styles and markers repeat what colour says. `stamp` marks a figure as made 
 
 from rlvo_lib.figures.calibration import calibration_plot
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
+from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
@@ -33,6 +34,7 @@ __all__ = [
     "calibration_plot",
     "canvas",
     "ceiling_forest",
+    "counterfactual_scatter",
     "decision_curves",
     "flow_diagram",
     "label_overlap_bars",

@@ -34,6 +34,7 @@ from rlvo_lib.results.cells import table_cells
 from rlvo_lib.results.claims import claims
 from rlvo_lib.results.comparisons import comparisons, comparisons_flagged, comparisons_folds
 from rlvo_lib.results.consistency import consistency
+from rlvo_lib.results.counterfactuals import counterfactual_changes, counterfactual_table
 from rlvo_lib.results.curves import pr_band, pr_points, roc_band, roc_points
 from rlvo_lib.results.evaluation import evaluate
 from rlvo_lib.results.modalities import (
@@ -81,6 +82,8 @@ __all__ = [
     "comparisons_flagged",
     "comparisons_folds",
     "consistency",
+    "counterfactual_changes",
+    "counterfactual_table",
     "decision_curve",
     "development_size",
     "ensembles",
