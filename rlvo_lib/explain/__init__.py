@@ -14,6 +14,7 @@ from rlvo_lib.explain.counterfactuals import (
     counterfactuals,
     not_simulated,
 )
+from rlvo_lib.explain.importance import PERMUTED_COLUMNS, permuted, permuted_logits
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.modalities import (
     MODALITY_COLUMNS,
@@ -25,11 +26,21 @@ from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.modulation import MODULATION_COLUMNS, modulation_effects, modulation_reason
 from rlvo_lib.explain.patients import background, chosen, unseen
 from rlvo_lib.explain.regions import truth
+from rlvo_lib.explain.players import (
+    PLAYER_COLUMNS,
+    Player,
+    described,
+    players_of,
+    players_table,
+)
+from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
+    model_of,
     shap_caption,
     shap_of_folds,
     shap_values,
+    shapley_values,
 )
 
 __all__ = [
@@ -42,6 +53,12 @@ __all__ = [
     "FusedModel",
     "attribute",
     "attribute_channels",
+    "PERMUTED_COLUMNS",
+    "PLAYER_COLUMNS",
+    "SHAP_COLUMNS",
+    "FusedModel",
+    "Player",
+    "TableModel",
     "background",
     "changed_tensor",
     "changes_of",
@@ -54,12 +71,20 @@ __all__ = [
     "modulation_reason",
     "counterfactuals",
     "not_simulated",
+    "described",
+    "model_of",
     "occlusion_map",
+    "permuted",
+    "permuted_logits",
+    "players_of",
+    "players_table",
     "saliency_maps",
     "save_map",
     "shap_caption",
     "shap_of_folds",
     "shap_values",
     "truth",
+    "shapley_values",
+    "table_only",
     "unseen",
 ]

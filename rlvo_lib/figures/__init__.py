@@ -9,7 +9,7 @@ from rlvo_lib.figures.calibration import calibration_plot
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
-from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay, shap_bars, shap_beeswarm
+from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
 from rlvo_lib.figures.palette import png
 from rlvo_lib.figures.performance import (
@@ -24,11 +24,20 @@ from rlvo_lib.figures.planning import auc_width_by_n
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest
+from rlvo_lib.figures.variables import (
+    agreement_heatmap,
+    permutation_bars,
+    shap_bars,
+    shap_beeswarm,
+    shap_dependence,
+    shap_waterfall,
+)
 
 __all__ = [
     "COLOURS",
     "Figure",
     "ablation_forest",
+    "agreement_heatmap",
     "auc_forest",
     "auc_width_by_n",
     "calibration_plot",
@@ -41,6 +50,7 @@ __all__ = [
     "ladder_forest",
     "learning_curve",
     "missingness_bars",
+    "permutation_bars",
     "phantom_page",
     "precision_recall_curves",
     "png",
@@ -51,6 +61,8 @@ __all__ = [
     "scan_mosaic",
     "shap_bars",
     "shap_beeswarm",
+    "shap_dependence",
+    "shap_waterfall",
     "stamp",
     "stamped",
     "subgroup_forest",

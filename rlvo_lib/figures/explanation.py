@@ -1,4 +1,4 @@
-"""SHAP values of predictors, saliency over the scan, and slices for quality control.
+"""Saliency over the scan, and slices for quality control.
 
 Volumes are ``(X, Y, Z)`` with a 4×4 affine from voxel indices to world mm (RAS+). Axial slices are
 shown as radiologists read them: the patient's right on the left of the picture, anterior up. Which
@@ -7,96 +7,18 @@ side is which comes from the affine, never from the order of the voxels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 
 from rlvo_lib.config import InputError
 from rlvo_lib.figures.style import (
-    COLOURS,
-    GRID,
     INK,
-    NO_SKILL,
     Figure,
     canvas,
-    name_of,
-    need,
     titled,
 )
-
-
-def shap_bars(
-    importance: pd.DataFrame, *, labels: Mapping[str, str] | None = None, top: int = 20
-) -> Figure:
-    """Mean absolute SHAP value of each variable with its interval (`results.shap_importance`)."""
-    frame = need(importance, "variable", "mean_abs_shap", "low", "high").head(top)[::-1]
-    figure = canvas(6.6, 1.0 + 0.27 * len(frame))
-    axis = figure.axes[0]
-    y = np.arange(len(frame))
-    spread = [frame["mean_abs_shap"] - frame["low"], frame["high"] - frame["mean_abs_shap"]]
-    axis.barh(y, frame["mean_abs_shap"], color=COLOURS[5], height=0.65)
-    axis.errorbar(frame["mean_abs_shap"], y, xerr=np.abs(spread), fmt="none", color=INK, capsize=2)
-    axis.set_yticks(y, [name_of(labels, v) for v in frame["variable"]], fontsize=8.5)
-    axis.set(xlabel="Mean |SHAP value| [95 % CI over patients]", xlim=(0, None))
-    axis.grid(axis="x", color=GRID, linewidth=0.6)
-    return figure
-
-
-def shap_beeswarm(
-    shap: pd.DataFrame,
-    *,
-    order: Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
-    top: int = 20,
-    unit: str = "log-odds of the outcome",
-) -> Figure:
-    """One point a patient and variable; colour is the value, from the variable's lowest to highest.
-
-    Columns variable, value, shap. Values that are not numbers are grey. ``order`` lists the
-    variables from the top (default: as they come).
-    """
-    import seaborn as sns
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-
-    frame = need(shap, "variable", "value", "shap")
-    chosen = [v for v in (order or frame["variable"].unique()) if v in set(frame["variable"])][:top]
-    frame = frame[frame["variable"].isin(chosen)].copy()
-    value = pd.to_numeric(frame["value"], errors="coerce")
-    low = value.groupby(frame["variable"]).transform("min")
-    spread = value.groupby(frame["variable"]).transform("max") - low
-    frame["colour"] = (value - low) / spread.where(spread > 0)
-    figure = canvas(7.0, 1.2 + 0.32 * len(chosen))
-    axis = figure.axes[0]
-    axis.axvline(0, color=NO_SKILL, linewidth=1)
-    style = {"order": chosen, "size": 4, "warn_thresh": 1, "ax": axis, "x": "shap", "y": "variable"}
-    known = frame["colour"].notna()
-    if known.any():
-        sns.swarmplot(
-            data=frame[known],
-            hue="colour",
-            palette="cividis",
-            hue_norm=(0, 1),
-            legend=False,
-            **style,
-        )
-    if (~known).any():
-        sns.swarmplot(data=frame[~known], color="#999999", **style)
-    axis.set_yticks(range(len(chosen)), [name_of(labels, v) for v in chosen], fontsize=8.5)
-    axis.set(xlabel=f"SHAP value ({unit})", ylabel="")
-    axis.locator_params(axis="x", nbins=6)
-    axis.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
-    axis.xaxis.get_offset_text().set(x=1.0, horizontalalignment="left")  # beside the label
-    axis.grid(axis="x", color=GRID, linewidth=0.6)
-    bar = figure.colorbar(
-        ScalarMappable(cmap=colormaps["cividis"]), ax=axis, ticks=[0, 1], pad=0.02, shrink=0.7
-    )
-    bar.ax.set_yticklabels(["low", "high"], fontsize=8.5)
-    bar.set_label("Value of the variable", fontsize=8.5)
-    bar.outline.set_visible(False)
-    return figure
 
 
 def saliency_overlay(

@@ -28,7 +28,13 @@ Of simulated patients the best AUC that can be reached is known: `ceiling_table`
 it. It describes the simulator, never patients.
 """
 
-from rlvo_lib.results.attribution import shap_importance
+from rlvo_lib.results.attribution import (
+    permutation_importance,
+    shap_agreement,
+    shap_groups,
+    shap_importance,
+    shap_means,
+)
 from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
 from rlvo_lib.results.cells import table_cells
 from rlvo_lib.results.claims import claims
@@ -102,6 +108,7 @@ __all__ = [
     "paper_table",
     "patient_risk",
     "performance",
+    "permutation_importance",
     "pr_band",
     "pr_points",
     "precision",
@@ -109,7 +116,10 @@ __all__ = [
     "risk_distribution",
     "roc_band",
     "roc_points",
+    "shap_agreement",
+    "shap_groups",
     "shap_importance",
+    "shap_means",
     "share_of",
     "subgroups",
     "table_cells",
