@@ -37,6 +37,13 @@ from rlvo_lib.results.attribution import (
 )
 from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, share_of
 from rlvo_lib.results.cells import table_cells
+from rlvo_lib.results.checks import (
+    CHECKS,
+    check_labels,
+    explanation_checks,
+    joined_checks,
+    usable_methods,
+)
 from rlvo_lib.results.claims import claims
 from rlvo_lib.results.comparisons import comparisons, comparisons_flagged, comparisons_folds
 from rlvo_lib.results.consistency import consistency
@@ -72,6 +79,11 @@ from rlvo_lib.results.uncertainty import METRICS
 from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
 
 __all__ = [
+    "CHECKS",
+    "check_labels",
+    "explanation_checks",
+    "joined_checks",
+    "usable_methods",
     "DECISION_THRESHOLDS",
     "METRICS",
     "best_arm",
