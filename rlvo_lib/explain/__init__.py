@@ -15,6 +15,7 @@ from rlvo_lib.explain.counterfactuals import (
     not_simulated,
 )
 from rlvo_lib.explain.importance import PERMUTED_COLUMNS, permuted, permuted_logits
+from rlvo_lib.explain.checks import checks_of_folds
 from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.modalities import (
     MODALITY_COLUMNS,
@@ -25,6 +26,7 @@ from rlvo_lib.explain.modalities import (
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.modulation import MODULATION_COLUMNS, modulation_effects, modulation_reason
 from rlvo_lib.explain.patients import background, chosen, unseen
+from rlvo_lib.explain.randomisation import PermutedLabels
 from rlvo_lib.explain.regions import truth
 from rlvo_lib.explain.players import (
     PLAYER_COLUMNS,
@@ -34,6 +36,7 @@ from rlvo_lib.explain.players import (
     players_table,
 )
 from rlvo_lib.explain.tables import TableModel, table_only
+from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -44,6 +47,11 @@ from rlvo_lib.explain.variables import (
 )
 
 __all__ = [
+    "PermutedLabels",
+    "checks_of_folds",
+    "checks_of_labels",
+    "checks_of_seeds",
+    "null_rows",
     "METHODS",
     "MODALITY_COLUMNS",
     "MODULATION_COLUMNS",
