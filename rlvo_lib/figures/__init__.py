@@ -6,6 +6,7 @@ line styles and markers repeat what colour says. `stamp` marks a figure as made 
 """
 
 from rlvo_lib.figures.calibration import calibration_plot
+from rlvo_lib.figures.checks import cascade_bars, check_table, deletion_curves
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
@@ -34,6 +35,9 @@ from rlvo_lib.figures.variables import (
 )
 
 __all__ = [
+    "cascade_bars",
+    "check_table",
+    "deletion_curves",
     "COLOURS",
     "Figure",
     "ablation_forest",
