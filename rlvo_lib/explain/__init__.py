@@ -2,7 +2,8 @@
 
 `model` is a fold's network as a function of image and clinical variables, `patients` who is explained,
 `keeping` where finished explanations lie. `variables` has SHAP values and permutation importance of clinical
-variables, `maps` the maps over the images.
+variables, `maps` the maps over the images, `modalities` the logit of every coalition of modalities, `modulation`
+what clinical variables switch inside a network, `reads` what arms of concepts say of themselves.
 """
 
 from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
@@ -37,6 +38,7 @@ from rlvo_lib.explain.players import (
 )
 from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
+from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -57,7 +59,9 @@ __all__ = [
     "MODULATION_COLUMNS",
     "CHANGES",
     "COUNTERFACTUAL_COLUMNS",
+    "READ_COLUMNS",
     "SHAP_COLUMNS",
+    "WHAT_IF_COLUMNS",
     "FusedModel",
     "attribute",
     "attribute_channels",
@@ -72,6 +76,7 @@ __all__ = [
     "changes_of",
     "chosen",
     "is_flat",
+    "concept_reads",
     "modality_caption",
     "modality_labels",
     "modality_logits",

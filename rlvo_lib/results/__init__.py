@@ -74,6 +74,13 @@ from rlvo_lib.results.probabilities import (
     calibration_table,
     risk_distribution,
 )
+from rlvo_lib.results.reads import (
+    concept_agreement,
+    reads_importance,
+    reads_of_patients,
+    what_if_effects,
+    what_if_of_patients,
+)
 from rlvo_lib.results.subgroups import subgroups
 from rlvo_lib.results.uncertainty import METRICS
 from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
@@ -99,6 +106,7 @@ __all__ = [
     "comparisons",
     "comparisons_flagged",
     "comparisons_folds",
+    "concept_agreement",
     "consistency",
     "counterfactual_changes",
     "counterfactual_table",
@@ -124,6 +132,8 @@ __all__ = [
     "pr_band",
     "pr_points",
     "precision",
+    "reads_importance",
+    "reads_of_patients",
     "reported_partition",
     "risk_distribution",
     "roc_band",
@@ -135,4 +145,6 @@ __all__ = [
     "share_of",
     "subgroups",
     "table_cells",
+    "what_if_effects",
+    "what_if_of_patients",
 ]
