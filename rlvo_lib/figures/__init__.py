@@ -12,6 +12,8 @@ from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
 from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
+from rlvo_lib.figures.modalities import coalition_forest, modality_bars, modality_waterfall
+from rlvo_lib.figures.modulation import modulation_bars, modulation_heatmap
 from rlvo_lib.figures.palette import png
 from rlvo_lib.figures.performance import (
     auc_forest,
@@ -22,6 +24,7 @@ from rlvo_lib.figures.performance import (
 )
 from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.planning import auc_width_by_n
+from rlvo_lib.figures.reads import reads_bars, reads_importance_bars, what_if_dots
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest
@@ -48,6 +51,7 @@ __all__ = [
     "canvas",
     "ceiling_forest",
     "counterfactual_scatter",
+    "coalition_forest",
     "decision_curves",
     "flow_diagram",
     "label_overlap_bars",
@@ -55,10 +59,16 @@ __all__ = [
     "learning_curve",
     "missingness_bars",
     "permutation_bars",
+    "modality_bars",
+    "modality_waterfall",
+    "modulation_bars",
+    "modulation_heatmap",
     "phantom_page",
     "precision_recall_curves",
     "png",
     "qc_mosaic",
+    "reads_bars",
+    "reads_importance_bars",
     "risk_by_outcome",
     "roc_curves",
     "saliency_overlay",
@@ -71,4 +81,5 @@ __all__ = [
     "stamped",
     "subgroup_forest",
     "training_curves",
+    "what_if_dots",
 ]
