@@ -146,7 +146,7 @@ class Simulation:
             raise InputError(f"counterfactual reading: {reason}")
         root = Path(dataset.root)
         request = storage.read_json(root / TRUTH / "generation.json")
-        latents = storage.read_csv(root / TRUTH / "latents.csv", float_precision="round_trip")
+        latents = storage.read_csv(root / TRUTH / "latents.csv")
         return cls(root, request, latents.set_index("participant_id"))
 
     @property
