@@ -23,6 +23,17 @@ from rlvo_lib.explain.modalities import (
     modality_caption,
     modality_labels,
     modality_logits,
+from rlvo_lib.explain.maps import (
+    Maps,
+    fold_maps,
+    group_means,
+    groups,
+    maps_of_folds,
+    save_map,
+    template_affine,
+    window_of,
+    write_group_maps,
+    write_maps,
 )
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.modulation import MODULATION_COLUMNS, modulation_effects, modulation_reason
@@ -39,6 +50,7 @@ from rlvo_lib.explain.players import (
 from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
+from rlvo_lib.explain.regions import region_shares, regions, truth
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -60,6 +72,15 @@ __all__ = [
     "CHANGES",
     "COUNTERFACTUAL_COLUMNS",
     "READ_COLUMNS",
+    "Maps",
+    "fold_maps",
+    "group_means",
+    "groups",
+    "maps_of_folds",
+    "template_affine",
+    "window_of",
+    "write_group_maps",
+    "write_maps",
     "SHAP_COLUMNS",
     "WHAT_IF_COLUMNS",
     "FusedModel",
@@ -96,6 +117,8 @@ __all__ = [
     "shap_caption",
     "shap_of_folds",
     "shap_values",
+    "region_shares",
+    "regions",
     "truth",
     "shapley_values",
     "table_only",

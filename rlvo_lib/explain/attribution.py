@@ -7,9 +7,10 @@ What a map says is about the model, not about the disease.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from rlvo_lib.explain.layers import find_layer, looks_at, spread
 from rlvo_lib.explain.model import FusedModel
 
 TARGETS = {"outcome": 1.0, "other": -1.0}
-STEPS = 16  # between baseline and image: Gauss-Legendre nodes, or background patients
+STEPS = 12  # between baseline and image: Gauss-Legendre nodes, or background patients
 BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
 BOXES = 200  # an occlusion moves the box by half its side, unless these would be more; then by all of it
 NOISE_SD_SHARE = 1 / 16  # smoothness of the random control, as a share of the smallest grid side
@@ -45,8 +46,8 @@ class Method:
 
 
 METHODS = {
-    "gradcam": Method("Grad-CAM", "log-odds, weight × feature", layered=True),
-    "hirescam": Method("HiResCAM, first block", "log-odds, gradient × feature", layered=True),
+    "gradcam": Method("Grad-CAM", "log-odds, weight x feature", layered=True),
+    "hirescam": Method("HiResCAM, first block", "log-odds, gradient x feature", layered=True),
     "integrated_gradients": Method("Integrated gradients", "log-odds a voxel", by_channel=True),
     "expected_gradients": Method("Expected gradients", "log-odds a voxel", by_channel=True),
     "occlusion": Method("Occlusion", "change of the log-odds"),
@@ -95,8 +96,9 @@ def attribute(
         return np.stack(maps).astype(np.float32) * np.float32(sign if known.signed else 1.0)
     tabular = model.tabular(participants)
     if known.layered:
-        return sign * _of_layers(model, image, tabular, method, layer)
-    return _one_by_one(model, image, tabular, _BY_IMAGE[method], sign).sum(axis=1)
+        return np.float32(sign) * _of_layers(model, image, tabular, method, layer)
+    maps = [one.sum(axis=0) for one in _BY_IMAGE[method](model, image, tabular)]
+    return np.float32(sign) * np.stack(maps).astype(np.float32)
 
 
 def attribute_channels(
@@ -116,7 +118,8 @@ def attribute_channels(
         allowed = ", ".join(name for name, one in METHODS.items() if one.by_channel)
         raise InputError(f"method '{method}' does not tell channels apart; allowed: {allowed}")
     image = _images(model, participants, images)
-    return _one_by_one(model, image, model.tabular(participants), _BY_IMAGE[method], sign)
+    maps = list(_BY_IMAGE[method](model, image, model.tabular(participants)))
+    return np.float32(sign) * np.stack(maps).astype(np.float32)
 
 
 def is_flat(values: np.ndarray) -> bool:
@@ -170,18 +173,6 @@ class _OfImage:
         return self.model.network(image, tabular)[:, 0]
 
 
-def _one_by_one(
-    model: FusedModel, image: Tensor, tabular: Tensor | None, explain: Callable, sign: float
-) -> np.ndarray:
-    """Maps (N, C, D, H, W) of a method that takes one patient at a time."""
-    maps = []
-    for k in range(len(image)):
-        own = None if tabular is None else tabular[k : k + 1]
-        found = explain(model, _OfImage(model, image[k : k + 1]), image[k : k + 1], own)
-        maps.append(sign * found.detach().float().cpu().numpy()[0])
-    return np.stack(maps).astype(np.float32)
-
-
 def _captum(name: str) -> type:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of captum's own imports
@@ -195,49 +186,68 @@ def _baseline(model: FusedModel, image: Tensor) -> Tensor:
 
 
 def _integrated_gradients(
-    model: FusedModel, logit: _OfImage, image: Tensor, tabular: Tensor | None
-) -> Tensor:
-    return _captum("IntegratedGradients")(logit).attribute(
-        image.nan_to_num(0.0), _baseline(model, image), additional_forward_args=tabular,
-        n_steps=STEPS, method="gausslegendre", internal_batch_size=model.batch,
-    )  # fmt: skip
+    model: FusedModel, image: Tensor, tabular: Tensor | None
+) -> Iterator[np.ndarray]:
+    for k in range(len(image)):
+        one, own = image[k : k + 1], None if tabular is None else tabular[k : k + 1]
+        found = _captum("IntegratedGradients")(_OfImage(model, one)).attribute(
+            one.nan_to_num(0.0), _baseline(model, one), additional_forward_args=own,
+            n_steps=STEPS, method="gausslegendre", internal_batch_size=model.batch,
+        )  # fmt: skip
+        yield found[0].detach().cpu().numpy()
 
 
 def _expected_gradients(
-    model: FusedModel, logit: _OfImage, image: Tensor, tabular: Tensor | None
-) -> Tensor:
+    model: FusedModel, image: Tensor, tabular: Tensor | None
+) -> Iterator[np.ndarray]:
     """Mean over background patients b of (x - b) × gradient at b + a (x - b), one a of each stratum of 0..1."""
-    mean, x = _baseline(model, image), image.nan_to_num(0.0)
     pool = model.background
-    chosen = [
-        pool[k] for k in np.linspace(0, len(pool) - 1, min(STEPS, len(pool))).round().astype(int)
+    places = np.linspace(0, len(pool) - 1, min(STEPS, len(pool))).round().astype(int)
+    shares = np.random.default_rng(model.analysis.settings.seed).permutation(len(places)) + 0.5
+    for start in range(0, len(image), model.batch):
+        part = image[start : start + model.batch]
+        own = None if tabular is None else tabular[start : start + len(part)]
+        logit, x, mean = _OfImage(model, part), part.nan_to_num(0.0), _baseline(model, part)
+        total = torch.zeros_like(x)
+        for place, share in zip(places, shares / len(places), strict=True):
+            other = model.images([pool[place]])
+            away = x - torch.where(other.isnan() | part.isnan(), mean, other)
+            between = (x - (1 - share) * away).requires_grad_()
+            with torch.enable_grad():
+                slope = torch.autograd.grad(logit(between, own).sum(), between)[0]
+            total += slope * away
+        yield from (total / len(places)).cpu().numpy()
+
+
+def _occlusion(model: FusedModel, image: Tensor, tabular: Tensor | None) -> Iterator[np.ndarray]:
+    """How much the logit falls when a box of all channels is replaced; the mean of boxes that overlap.
+
+    The same as captum's ``Occlusion``, which copies the image a few times more for each box.
+    """
+    box, step = occluding_box(tuple(image.shape[2:]))
+    starts = [
+        sorted({min(k, n - box) for k in range(0, n - box + step, step)}) for n in image.shape[2:]
     ]
-    rng = np.random.default_rng(model.analysis.settings.seed)
-    places = (rng.permutation(len(chosen)) + 0.5) / len(chosen)
-    total = torch.zeros_like(x)
-    for start in range(0, len(chosen), model.batch):
-        part = chosen[start : start + model.batch]
-        other = model.images(part)
-        away = x - torch.where(other.isnan() | image.isnan(), mean, other)
-        a = torch.as_tensor(places[start : start + len(part)], dtype=x.dtype, device=x.device)
-        between = model.placed(x - (1 - a[:, None, None, None, None]) * away)
-        between = between.detach().requires_grad_()
-        with torch.enable_grad():
-            slope = torch.autograd.grad(logit(between, tabular).sum(), between)[0]
-        total = total + (slope * away).sum(dim=0, keepdim=True)
-    return total / len(chosen)
-
-
-def _occlusion(model: FusedModel, logit: _OfImage, image: Tensor, tabular: Tensor | None) -> Tensor:
-    channels, *shape = image.shape[1:]
-    box, step = occluding_box(tuple(shape))
-    with torch.inference_mode():
-        found = _captum("Occlusion")(logit).attribute(
-            image.nan_to_num(0.0), (channels, box, box, box), (channels, step, step, step),
-            _baseline(model, image), additional_forward_args=tabular,
-            perturbations_per_eval=model.batch,
-        )  # fmt: skip
-    return found[:, :1]  # a box holds all channels, each of which bears the whole change
+    boxes = [tuple(slice(k, k + box) for k in place) for place in itertools.product(*starts)]
+    for k in range(len(image)):
+        logit, own = (
+            _OfImage(model, image[k : k + 1]),
+            None if tabular is None else tabular[k : k + 1],
+        )
+        x, mean = image[k : k + 1].nan_to_num(0.0), _baseline(model, image[k : k + 1])
+        total, count = np.zeros((2, *image.shape[2:]))
+        with torch.inference_mode():
+            whole = float(logit(x, own)[0])
+            for start in range(0, len(boxes), model.batch):
+                part = boxes[start : start + model.batch]
+                many = model.placed(x.expand(len(part), *x.shape[1:]))
+                many = many.clone() if len(part) == 1 else many  # of more it is a copy already
+                for copy, place in zip(many, part, strict=True):
+                    copy[:, *place] = mean[0][:, *place]
+                for place, left in zip(part, logit(many, own).tolist(), strict=True):
+                    total[place] += whole - left
+                    count[place] += 1
+        yield (total / count)[None]  # of all channels together
 
 
 def occluding_box(shape: tuple[int, int, int]) -> tuple[int, int]:

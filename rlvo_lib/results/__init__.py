@@ -140,6 +140,7 @@ __all__ = [
     "roc_points",
     "shap_agreement",
     "shap_groups",
+    "region_enrichment",
     "shap_importance",
     "shap_means",
     "share_of",

@@ -1,0 +1,81 @@
+"""Where attribution falls, against what a region's volume alone would get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from rlvo_lib.config import InputError
+
+COLUMNS = (
+    "arm", "method", "kind", "region", "n", "volume_share", "share", "enrichment", "low", "high",
+    "enrichment_negative", "low_negative", "high_negative", "hit_rate", "chance", "reason", "data",
+)  # fmt: skip
+NEEDED = ("participant_id", "arm", "method", "region", "kind", "share", "share_negative", "volume_share", "hit")  # fmt: skip
+LEAST = 2  # patients of an interval
+
+
+def region_enrichment(
+    regions: pd.DataFrame, *, data: str, resamples: int = 2000, seed: int = 2025
+) -> pd.DataFrame:
+    """Attribution in each region, as a multiple of what its volume would get, with a 95 % interval over patients.
+
+    Enrichment is the mean share of the attribution over the mean share of the volume (a ratio of means): 1 is what a
+    map that knows nothing gets. A mean of patients' ratios would be ruled by those whose region is a few voxels, and
+    a geometric mean has no value where one patient's region gets nothing.
+
+    Parameters
+    ----------
+    regions : `explain.region_shares`; a row a patient, method, kind and region. A patient without the region, or
+        whose map is flat, counts in neither mean.
+
+    Returns
+    -------
+    DataFrame with `COLUMNS`: n patients; mean shares; enrichment of the positive attribution, [low, high] by
+    percentile bootstrap over patients; the same of the negative one; hit_rate: how often the highest voxel lies in
+    the region, beside chance, the mean share of the volume. NaN with a reason where nothing can be said.
+
+    Examples
+    --------
+    >>> one = {"arm": "a", "method": "m", "region": "core", "kind": "structure", "share_negative": 0.0, "hit": 1.0}
+    >>> rows = [one | {"participant_id": p, "share": s, "volume_share": 0.1} for p, s in zip("ab", (0.2, 0.4))]
+    >>> region_enrichment(pd.DataFrame(rows), data="simulated")[["enrichment", "hit_rate"]].iloc[0].tolist()
+    [3.0000000000000004, 1.0]
+    """
+    for column in NEEDED:
+        if column not in regions:
+            raise InputError(f"regions: column '{column}' is missing")
+    rows = []
+    for keys, part in regions.groupby(["arm", "method", "kind", "region"], sort=False):
+        rows.append((*keys, *_row(part, resamples, seed), data))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(part: pd.DataFrame, resamples: int, seed: int) -> tuple:
+    ordered = part.sort_values("participant_id")
+    known = ordered[ordered["share"].notna()]
+    against = ordered[ordered["share_negative"].notna()]
+    hits = ordered["hit"].dropna()
+    volume = float(known["volume_share"].mean()) if len(known) else np.nan
+    reason = ""
+    if len(known) < LEAST:
+        reason = f"{len(known)} patients with a map that is not flat; {LEAST} are needed"
+    return (
+        len(known), volume, float(known["share"].mean()) if len(known) else np.nan,
+        *_ratio(known["share"], known["volume_share"], resamples, seed),
+        *_ratio(against["share_negative"], against["volume_share"], resamples, seed),
+        float(hits.mean()) if len(hits) else np.nan, volume, reason,
+    )  # fmt: skip
+
+
+def _ratio(
+    share: pd.Series, volume: pd.Series, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Ratio of the means and its percentile bootstrap interval over patients."""
+    n = len(share)
+    if n < LEAST:
+        return np.nan, np.nan, np.nan
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    ratios = (draws @ share.to_numpy(float)) / (draws @ volume.to_numpy(float))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(share.mean() / volume.mean()), float(low), float(high)
