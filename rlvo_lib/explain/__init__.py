@@ -1,12 +1,18 @@
 """What drove a prediction, with evidence that the explanation can be believed.
 
-`model` is a fold's network as a function of image and clinical variables, `patients` who is explained,
-`keeping` where finished explanations lie. `variables` has SHAP values and permutation importance of clinical
-variables, `maps` the maps over the images, `modalities` the logit of every coalition of modalities, `modulation`
-what clinical variables switch inside a network, `reads` what arms of concepts say of themselves.
+`model` is a fold's network as a function of image and clinical variables (`tables` a model of the table alone),
+`patients` who is explained, `keeping` where finished explanations lie.
+
+Clinical variables: `players` what enters as one, `variables` SHAP values, `importance` permutation importance,
+`reads` what arms of concepts say of themselves. Modalities: `modalities` the logit of every coalition,
+`modulation` what clinical variables switch inside a network. Images: `attribution` the methods, `maps` a
+patient's own scan and group means, `regions` and `atlas` where attribution falls. Whether it can be believed:
+`checks` with `randomisation`, `faithfulness`, `stability`, `retraining`; `counterfactuals` and `risk` render simulated
+patients again with one thing changed.
 """
 
-from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
+from rlvo_lib.explain.attribution import METHODS, Method, attribute, attribute_channels, is_flat
+from rlvo_lib.explain.checks import checks_of_folds
 from rlvo_lib.explain.counterfactuals import (
     CHANGES,
     COUNTERFACTUAL_COLUMNS,
@@ -16,13 +22,6 @@ from rlvo_lib.explain.counterfactuals import (
     not_simulated,
 )
 from rlvo_lib.explain.importance import PERMUTED_COLUMNS, permuted, permuted_logits
-from rlvo_lib.explain.checks import checks_of_folds
-from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
-from rlvo_lib.explain.modalities import (
-    MODALITY_COLUMNS,
-    modality_caption,
-    modality_labels,
-    modality_logits,
 from rlvo_lib.explain.maps import (
     Maps,
     fold_maps,
@@ -35,22 +34,21 @@ from rlvo_lib.explain.maps import (
     write_group_maps,
     write_maps,
 )
+from rlvo_lib.explain.modalities import (
+    MODALITY_COLUMNS,
+    modality_caption,
+    modality_labels,
+    modality_logits,
+)
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.modulation import MODULATION_COLUMNS, modulation_effects, modulation_reason
 from rlvo_lib.explain.patients import background, chosen, unseen
+from rlvo_lib.explain.players import PLAYER_COLUMNS, Player, described, players_of, players_table
 from rlvo_lib.explain.randomisation import PermutedLabels
-from rlvo_lib.explain.regions import truth
-from rlvo_lib.explain.players import (
-    PLAYER_COLUMNS,
-    Player,
-    described,
-    players_of,
-    players_table,
-)
-from rlvo_lib.explain.tables import TableModel, table_only
-from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
 from rlvo_lib.explain.regions import region_shares, regions, truth
+from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
+from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -61,66 +59,63 @@ from rlvo_lib.explain.variables import (
 )
 
 __all__ = [
-    "PermutedLabels",
-    "checks_of_folds",
-    "checks_of_labels",
-    "checks_of_seeds",
-    "null_rows",
+    "CHANGES",
+    "COUNTERFACTUAL_COLUMNS",
+    "FusedModel",
     "METHODS",
     "MODALITY_COLUMNS",
     "MODULATION_COLUMNS",
-    "CHANGES",
-    "COUNTERFACTUAL_COLUMNS",
-    "READ_COLUMNS",
     "Maps",
-    "fold_maps",
-    "group_means",
-    "groups",
-    "maps_of_folds",
-    "template_affine",
-    "window_of",
-    "write_group_maps",
-    "write_maps",
-    "SHAP_COLUMNS",
-    "WHAT_IF_COLUMNS",
-    "FusedModel",
-    "attribute",
-    "attribute_channels",
+    "Method",
     "PERMUTED_COLUMNS",
     "PLAYER_COLUMNS",
-    "SHAP_COLUMNS",
-    "FusedModel",
+    "PermutedLabels",
     "Player",
+    "READ_COLUMNS",
+    "SHAP_COLUMNS",
     "TableModel",
+    "WHAT_IF_COLUMNS",
+    "attribute",
+    "attribute_channels",
     "background",
     "changed_tensor",
     "changes_of",
+    "checks_of_folds",
+    "checks_of_labels",
+    "checks_of_seeds",
     "chosen",
-    "is_flat",
     "concept_reads",
+    "counterfactuals",
+    "described",
+    "fold_maps",
+    "group_means",
+    "groups",
+    "is_flat",
+    "maps_of_folds",
     "modality_caption",
     "modality_labels",
     "modality_logits",
+    "model_of",
     "modulation_effects",
     "modulation_reason",
-    "counterfactuals",
     "not_simulated",
-    "described",
-    "model_of",
-    "occlusion_map",
+    "null_rows",
     "permuted",
     "permuted_logits",
     "players_of",
     "players_table",
-    "saliency_maps",
+    "region_shares",
+    "regions",
     "save_map",
     "shap_caption",
     "shap_of_folds",
     "shap_values",
-    "region_shares",
-    "regions",
-    "truth",
     "shapley_values",
     "table_only",
+    "template_affine",
+    "truth",
     "unseen",
+    "window_of",
+    "write_group_maps",
+    "write_maps",
 ]
