@@ -179,7 +179,7 @@ def _depend(
     axis.grid(axis="y", color=GRID, linewidth=0.6)
     if meanings:
         ticks = list(range(len(meanings)))
-        words = ["\n".join(textwrap.wrap(text, 12)) for text in meanings]
+        words = ["\n".join(textwrap.wrap(w, 12, break_long_words=False)) for w in meanings]
         if len(known) < len(value):
             ticks, words = [missing_at, *ticks], ["missing", *words]
         axis.set_xticks(ticks, words, fontsize=7.5)
@@ -253,17 +253,29 @@ def _draw_steps(axis: Axes, steps: Sequence[float], base: float) -> None:
     start = base + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
     ends = start + np.asarray(steps)
     span = float(np.ptp(np.concatenate([[base], ends]))) or 1.0
+    digits = _digits(steps)
     for y, (left, step) in enumerate(zip(start, steps, strict=True)):
         axis.barh(y, step, left=left, height=0.66, color=TOWARDS if step > 0 else AWAY)
         right = step >= 0
         axis.text(
-            left + step + (0.015 if right else -0.015) * span, y, f"{step:+.2f}", va="center",
+            left + step + (0.015 if right else -0.015) * span, y, f"{step:+.{digits}f}", va="center",
             ha="left" if right else "right", fontsize=7.5, color=INK,
         )  # fmt: skip
         if y:
             axis.plot([left, left], [y - 0.67, y - 0.33], color=NO_SKILL, linewidth=0.8)
     low, high = min(base, *ends), max(base, *ends)
     axis.set_xlim(low - 0.22 * span, high + 0.22 * span)
+    axis.locator_params(axis="x", nbins=5)
+
+
+def _digits(steps: Sequence[float]) -> int:
+    """Decimals that leave the largest step two digits that count; two to five.
+
+    >>> _digits([0.4, -0.1]), _digits([0.014]), _digits([0.0])
+    (2, 3, 2)
+    """
+    largest = max(abs(step) for step in steps)
+    return int(np.clip(1 - np.floor(np.log10(largest)), 2, 5)) if largest > 0 else 2
 
 
 def permutation_bars(
