@@ -275,46 +275,6 @@ def test_shap_figures():
     assert "log-odds" in figure.axes[0].get_xlabel()
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_saliency_is_shown_on_its_own_side(flip):
-    """A bright voxel 30 mm to the patient's right is drawn left, whichever way the voxels run."""
-    affine = np.diag([3.0, 3, 3, 1])
-    affine[:3, 3] = [-45, -60, -45]
-    if flip:
-        affine[0] = [-3, 0, 0, 45]
-    scan, saliency = np.zeros((31, 41, 31)), np.zeros((31, 41, 31))
-    index = np.rint(np.linalg.solve(affine, [30, 21, 9, 1])[:3]).astype(int)
-    saliency[tuple(index)] = 2.0
-    figure = draw(
-        figures.saliency_overlay(scan, saliency, affine, slices=[int(index[2])], title="sub-1")
-    )
-    axis = figure.axes[0]
-    image = axis.images[1]
-    left, right, bottom, top = image.get_extent()
-    rows, columns = image.get_array().shape
-    row, column = np.argwhere(~np.ma.getmaskarray(image.get_array()))[0]
-    x = left + (column + 0.5) * (right - left) / columns
-    y = bottom + (row + 0.5) * (top - bottom) / rows
-    assert (x, y) == pytest.approx((30, 21))
-    middle = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))
-    assert middle[0] < 0.3 and middle[1] > 0.5  # right of the patient on the left; front above
-    letters = {t.get_text(): axis.transData.transform(t.get_position())[0] for t in axis.texts}
-    assert letters["R"] < letters["L"]
-    assert axis.get_title() == "z = 9 mm"
-    labels = [a.get_ylabel() for a in figure.axes[1:]]
-    assert labels == ["Scan (HU)", "Saliency (change of the log-odds)"]
-
-
-def test_a_signed_map_has_colours_around_zero():
-    scan, saliency = np.zeros((4, 4, 4)), np.zeros((4, 4, 4))
-    saliency[1, 1, 1], saliency[2, 2, 1], saliency[3, 3, 1] = 1.0, -2.0, 0.01
-    image = figures.saliency_overlay(scan, saliency, np.eye(4), slices=[1]).axes[0].images[1]
-    assert image.get_clim() == (-2, 2)
-    assert image.get_array().count() == 2  # the weak voxel is not drawn
-    with pytest.raises(InputError, match=r"shapes \(4, 4, 4\) and \(4, 4\)"):
-        figures.saliency_overlay(scan, saliency[0], np.eye(4))
-
-
 def test_qc_mosaic():
     slices = [np.full((3, 5), k / 4) for k in range(4)]
     figure = draw(

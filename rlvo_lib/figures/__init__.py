@@ -10,10 +10,11 @@ from rlvo_lib.figures.checks import cascade_bars, check_table, deletion_curves
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
-from rlvo_lib.figures.explanation import qc_mosaic, saliency_overlay
 from rlvo_lib.figures.learning import ablation_forest, learning_curve
 from rlvo_lib.figures.modalities import coalition_forest, modality_bars, modality_waterfall
 from rlvo_lib.figures.modulation import modulation_bars, modulation_heatmap
+from rlvo_lib.figures.mosaic import qc_mosaic
+from rlvo_lib.figures.overlay import group_maps, overlay
 from rlvo_lib.figures.palette import png
 from rlvo_lib.figures.performance import (
     auc_forest,
@@ -38,9 +39,6 @@ from rlvo_lib.figures.variables import (
 )
 
 __all__ = [
-    "cascade_bars",
-    "check_table",
-    "deletion_curves",
     "COLOURS",
     "Figure",
     "ablation_forest",
@@ -49,29 +47,33 @@ __all__ = [
     "auc_width_by_n",
     "calibration_plot",
     "canvas",
+    "cascade_bars",
     "ceiling_forest",
-    "counterfactual_scatter",
+    "check_table",
     "coalition_forest",
+    "counterfactual_scatter",
     "decision_curves",
+    "deletion_curves",
     "flow_diagram",
+    "group_maps",
     "label_overlap_bars",
     "ladder_forest",
     "learning_curve",
     "missingness_bars",
-    "permutation_bars",
     "modality_bars",
     "modality_waterfall",
     "modulation_bars",
     "modulation_heatmap",
+    "overlay",
+    "permutation_bars",
     "phantom_page",
-    "precision_recall_curves",
     "png",
+    "precision_recall_curves",
     "qc_mosaic",
     "reads_bars",
     "reads_importance_bars",
     "risk_by_outcome",
     "roc_curves",
-    "saliency_overlay",
     "scan_mosaic",
     "shap_bars",
     "shap_beeswarm",

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from rlvo_lib.config import InputError
-from rlvo_lib.figures.explanation import mark_sides, show_slice
+from rlvo_lib.figures.overlay import mark_sides, show_slice
 from rlvo_lib.figures.style import COLOURS, INK, Figure, canvas, need, stamp, titled
 
 Scan = tuple[np.ndarray, np.ndarray]

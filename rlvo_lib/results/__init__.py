@@ -81,16 +81,13 @@ from rlvo_lib.results.reads import (
     what_if_effects,
     what_if_of_patients,
 )
+from rlvo_lib.results.regions import region_enrichment
 from rlvo_lib.results.subgroups import subgroups
 from rlvo_lib.results.uncertainty import METRICS
 from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
 
 __all__ = [
     "CHECKS",
-    "check_labels",
-    "explanation_checks",
-    "joined_checks",
-    "usable_methods",
     "DECISION_THRESHOLDS",
     "METRICS",
     "best_arm",
@@ -100,6 +97,7 @@ __all__ = [
     "ceiling_of",
     "ceiling_table",
     "check_ceiling",
+    "check_labels",
     "check_predictions",
     "choose_thresholds",
     "claims",
@@ -114,7 +112,9 @@ __all__ = [
     "development_size",
     "ensembles",
     "evaluate",
+    "explanation_checks",
     "feasible_points",
+    "joined_checks",
     "main_arms",
     "modality_coalitions",
     "modality_interactions",
@@ -134,18 +134,19 @@ __all__ = [
     "precision",
     "reads_importance",
     "reads_of_patients",
+    "region_enrichment",
     "reported_partition",
     "risk_distribution",
     "roc_band",
     "roc_points",
     "shap_agreement",
     "shap_groups",
-    "region_enrichment",
     "shap_importance",
     "shap_means",
     "share_of",
     "subgroups",
     "table_cells",
+    "usable_methods",
     "what_if_effects",
     "what_if_of_patients",
 ]
