@@ -64,7 +64,7 @@ def test_structures_lie_where_the_simulator_drew_them(analysis, tensors, occlude
     """The measured occlusion holds the true clot, core and penumbra are the true ones."""
     held, dice = [], []
     for participant in occluded[:8]:
-        found = explain.regions(analysis, tensors, participant, judged=True)
+        found = explain.regions_of(analysis, tensors, participant, judged=True)
         own, drawn = found.masks["structure"], found.masks["truth"]
         held.append((own["occlusion"] & drawn["clot"]).any())
         both = (own["penumbra"] & drawn["penumbra"]).sum()
@@ -79,7 +79,7 @@ def test_structures_lie_where_the_simulator_drew_them(analysis, tensors, occlude
 def test_the_contralateral_half_is_beyond_the_midline_on_either_side(analysis, tensors):
     for side in ("left", "right"):
         participant = tensors.table.index[tensors.table["side"] == side][0]
-        found = explain.regions(analysis, tensors, participant)
+        found = explain.regions_of(analysis, tensors, participant)
         beyond = np.argwhere(found.masks["structure"]["contralateral"])
         world = beyond @ tensors.affine(participant)[:3, :3].T + tensors.affine(participant)[:3, 3]
         pose = np.linalg.inv(tensors.records[participant]["head_to_world"])

@@ -49,6 +49,7 @@ from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
 from rlvo_lib.explain.regions import region_shares, regions, truth
 from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.tables import TableModel, table_only
+from rlvo_lib.explain.regions import region_shares, regions_of, truth
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -113,6 +114,8 @@ __all__ = [
     "shapley_values",
     "table_only",
     "template_affine",
+    "region_shares",
+    "regions_of",
     "truth",
     "unseen",
     "window_of",

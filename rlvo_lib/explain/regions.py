@@ -62,7 +62,7 @@ class Regions:
     masks: dict[str, dict[str, np.ndarray]]
 
 
-def regions(
+def regions_of(
     analysis: Analysis,
     cache: TensorCache,
     participant: str,
@@ -226,7 +226,7 @@ def _patient_rows(
     judged: bool,
     atlas_path: str,
 ) -> list[tuple]:
-    parts = regions(analysis, cache, participant, judged=judged, atlas_path=atlas_path)
+    parts = regions_of(analysis, cache, participant, judged=judged, atlas_path=atlas_path)
     named = [
         (kind, name, mask) for kind, masks in parts.masks.items() for name, mask in masks.items()
     ]
