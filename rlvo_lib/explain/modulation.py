@@ -220,23 +220,33 @@ def _weights(place: _Place, tabular: Tensor, alpha: np.ndarray, beta: np.ndarray
 def _changes(
     model: FusedModel, participants: Sequence[str]
 ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
-    """Each variable, what is changed of it in words, and tabular vectors (N, P) before and after.
+    """Each variable, what is changed of it in words, and tabular vectors (N, P) before and after."""
+    own = model.analysis.dataset.table.loc[list(participants)]
+    changes, tables = list(_values(model)), []
+    for name, _, *ends in changes:
+        for value in ends:
+            changed = own.copy()
+            changed[name] = pd.Series([value] * len(own), index=own.index, dtype=own[name].dtype)
+            tables.append(changed)
+    if not changes:
+        return
+    matrix = torch.as_tensor(model.encoder.transform(pd.concat(tables))).to(model.device)
+    vectors = iter(matrix.split(len(own)))  # one call of the encoder for all of them
+    for name, words, *_ in changes:
+        yield name, words, next(vectors), next(vectors)
+
+
+def _values(model: FusedModel) -> Iterator[tuple[str, str, object, object]]:
+    """Each variable, a change in words, and its two values.
 
     A quantity goes from its lower to its upper quartile, a code from the first to the second, or from the
     commonest to each other that occurs, in the patients outside the test set: the same for all folds.
     """
-    dictionary, table = model.analysis.dictionary, model.analysis.dataset.table
     parts = experiment.fold_patients(model.analysis, model.cache, model.task)
-    outside = sorted({*parts["train"], *parts["inner"], *parts["held_out"]})
-    own, outside = table.loc[list(participants)], table.loc[outside]
-
-    def with_value(name: str, value: object) -> Tensor:
-        changed = own.copy()
-        changed[name] = pd.Series([value] * len(own), index=own.index, dtype=own[name].dtype)
-        return torch.as_tensor(model.encoder.transform(changed)).to(model.device)
-
+    ids = sorted({*parts["train"], *parts["inner"], *parts["held_out"]})
+    outside = model.analysis.dataset.table.loc[ids]
     for name in model.encoder.columns:
-        field, known = dictionary[name], outside[name].dropna()
+        field, known = model.analysis.dictionary[name], outside[name].dropna()
         if field.is_categorical:
             counts = known.astype(str).value_counts()
             codes = [code for code in field.choices if code in counts.index]
@@ -245,9 +255,8 @@ def _changes(
             common = codes[0] if len(codes) == 2 else max(codes, key=lambda code: counts[code])
             for code in codes:
                 if code != common:
-                    words = f"{field.choices[common]} to {field.choices[code]}"
-                    yield name, words, with_value(name, common), with_value(name, code)
+                    yield name, f"{field.choices[common]} to {field.choices[code]}", common, code
         elif known.nunique() > 1:
             low, high = np.quantile(known.astype(float), [0.25, 0.75])
             if low < high:
-                yield name, f"{low:g} to {high:g}", with_value(name, low), with_value(name, high)
+                yield name, f"{low:g} to {high:g}", low, high

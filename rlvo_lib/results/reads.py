@@ -85,9 +85,12 @@ def reads_importance(
             ["mean_abs_contribution", "variable"], ascending=[False, True], ignore_index=True
         )
         read = table["part"] == "read"
-        for name, column, empty in (("measure", "measure", ""), ("reliability", "value", np.nan)):
-            table[name] = table["variable"].map(known[column]).where(read).fillna(empty)
-        given = known["reason"].reindex(table["variable"]).fillna("not judged").to_numpy()
+        judged = known.reindex(table["variable"])
+        table["measure"] = (
+            judged["measure"].astype(object).where(read.to_numpy()).fillna("").to_numpy()
+        )
+        table["reliability"] = judged["value"].astype(float).where(read.to_numpy()).to_numpy()
+        given = judged["reason"].astype(object).fillna("not judged").to_numpy()
         table["reason"] = np.where(read & table["reliability"].isna(), given, "")
         tables.append(table.assign(arm=arm, rank=np.arange(1, len(table) + 1), n=len(wide)))
     columns = ["arm", "part", "variable", "mean_abs_contribution", "low", "high", "rank", "n", "measure",
