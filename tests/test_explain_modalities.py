@@ -24,6 +24,7 @@ def tasks(analysis, tensors):
 
 @pytest.fixture
 def model(analysis, tensors, tasks):
+    torch.set_num_threads(1)
     return explain.FusedModel.load(analysis, tensors, tasks[0])
 
 
@@ -180,25 +181,17 @@ def test_flags_are_a_second_meaning_of_absent_and_a_scan_that_is_not_there_adds_
     analysis, tensors, tasks
 ):
     patient = explain.unseen(analysis, tensors, tasks[0])[0]
-    record = tensors.records[patient]
-    kept = [c for c in record["channels"] if c != "cta"]
-    places = [record["channels"].index(c) for c in kept]
-    cache = dataclasses.replace(
-        tensors, records=tensors.records | {patient: record | {"channels": kept}}
-    )
-    original = type(cache)._one
+    original = type(tensors)._one
 
-    def without(self, participant, channels, view, absent):
-        whole = original(tensors, participant, channels, view, absent)
+    def without_cta(self, participant, channels, view, absent):
+        whole = original(self, participant, channels, view, absent).copy()
         if participant == patient:
-            whole = whole.copy()
             whole[list(channels).index("cta")] = np.nan
         return whole
 
-    assert len(places) == len(record["channels"]) - 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(cache), "_one", without)
-        model = _untrained(analysis, cache, tasks[0], absent="flag")
+        patch.setattr(type(tensors), "_one", without_cta)
+        model = _untrained(analysis, tensors, tasks[0], absent="flag")
         found = modalities.coalition_logits(model, [patient])
         patch.setattr(modalities, "_mixer", modalities._Images)
         slow = modalities.coalition_logits(model, [patient])

@@ -20,6 +20,7 @@ def tasks(analysis, tensors):
 
 @pytest.fixture
 def model(analysis, tensors, tasks):
+    torch.set_num_threads(1)
     return explain.FusedModel.load(analysis, tensors, tasks[0])
 
 
