@@ -12,7 +12,7 @@ ORDER = [
     "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
     "simulate", "analysis", "tabular", "baselines", "encoders",
     "fusion", "augmentation", "training", "concepts", "experiment", "explain", "figures", "results", "ablation", "report",
-    "verify", "external", "notebooks", "cli",
+    "verify", "external", "casebook", "notebooks", "cli",
 ]  # fmt: skip
 
 

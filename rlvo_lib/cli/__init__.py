@@ -4,8 +4,9 @@ Exit status: 0 done and in order; 1 faults or differences were found; 2 the comm
 carried out, with one line on the error stream that says why.
 
 `application` what all commands share, `datasets` those that make or check a dataset, `studies` those that
-run a study or judge a run, `external` the one that applies a run to other patients, `evaluation` the one
-that judges anyone's predictions, `sharing` those whose work several machines share.
+run a study or judge a run, `external` the one that applies a run to other patients, `explaining` the one
+that explains one patient's prediction, `evaluation` the one that judges anyone's predictions, `sharing`
+those whose work several machines share.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from rlvo_lib.cli import (  # noqa: F401  (they register their commands)
     datasets,
     evaluation,
+    explaining,
     external,
     sharing,
     studies,

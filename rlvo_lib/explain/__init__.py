@@ -12,6 +12,7 @@ patients again with one thing changed.
 """
 
 from rlvo_lib.explain.attribution import METHODS, Method, attribute, attribute_channels, is_flat
+from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
 from rlvo_lib.explain.checks import checks_of_folds
 from rlvo_lib.explain.counterfactuals import (
     CHANGES,
@@ -34,6 +35,7 @@ from rlvo_lib.explain.maps import (
     write_group_maps,
     write_maps,
 )
+from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.modalities import (
     MODALITY_COLUMNS,
     modality_caption,
@@ -50,6 +52,18 @@ from rlvo_lib.explain.regions import region_shares, regions, truth
 from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.regions import region_shares, regions_of, truth
+from rlvo_lib.explain.players import (
+    PLAYER_COLUMNS,
+    Player,
+    described,
+    players_of,
+    players_table,
+)
+from rlvo_lib.explain.randomisation import PermutedLabels
+from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
+from rlvo_lib.explain.regions import truth
+from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
+from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,

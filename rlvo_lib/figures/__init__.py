@@ -6,6 +6,7 @@ line styles and markers repeat what colour says. `stamp` marks a figure as made 
 """
 
 from rlvo_lib.figures.calibration import calibration_plot
+from rlvo_lib.figures.cases import contribution_bars, place_in_distribution
 from rlvo_lib.figures.checks import cascade_bars, check_table, deletion_curves
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter
@@ -51,6 +52,7 @@ __all__ = [
     "ceiling_forest",
     "check_table",
     "coalition_forest",
+    "contribution_bars",
     "counterfactual_scatter",
     "decision_curves",
     "deletion_curves",
@@ -67,6 +69,8 @@ __all__ = [
     "overlay",
     "permutation_bars",
     "phantom_page",
+    "precision_recall_curves",
+    "place_in_distribution",
     "png",
     "precision_recall_curves",
     "qc_mosaic",

@@ -1,0 +1,258 @@
+"""The parts of a page that explain one patient's prediction; a part that cannot be made says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rlvo_lib import explain, figures, results, storage
+from rlvo_lib.casebook import drivers
+from rlvo_lib.casebook.case import Cases
+from rlvo_lib.casebook.parts import Part, Picture
+from rlvo_lib.config import InputError
+
+CHECKS_TABLE = "tables/explanation_checks.csv"
+NOT_CAUSAL = (
+    "An explanation says what moves the model, not what causes the outcome, and not what would happen to "
+    "the patient if it were otherwise."
+)
+
+
+def read_checks(run: Path, arm: str) -> pd.DataFrame | None:
+    """The rows of an arm in ``tables/explanation_checks.csv`` of a run, or None where none was made."""
+    path = Path(run) / CHECKS_TABLE
+    if not path.is_file():
+        return None
+    table = storage.read_csv(path)
+    own = table[table["arm"] == arm] if "arm" in table else table
+    return own if len(own) else None
+
+
+def choose_method(checks: pd.DataFrame | None, wanted: str = "") -> str:
+    """The method of a page's map: the one wanted, else the first that failed no check, else occlusion.
+
+    Raises
+    ------
+    InputError
+        For an unknown method.
+    """
+    if wanted and wanted not in explain.METHODS:
+        raise InputError(f"method is '{wanted}'; allowed: {', '.join(explain.METHODS)}")
+    usable = [] if checks is None else results.usable_methods(checks)
+    offered = [method for method in explain.METHODS if method in usable]
+    return wanted or next(iter([*offered, "occlusion"]))
+
+
+def standing(checks: pd.DataFrame | None, method: str) -> str:
+    """What is known of a method's checks, in a sentence."""
+    label = explain.METHODS[method].label
+    if checks is None or method not in set(checks["method"]):
+        return f"{label} was not checked in this run: it supports no claim."
+    own = checks[checks["method"] == method]
+    failed = list(own["check"][own["verdict"] == "fail"])
+    failed = [results.check_labels().get(name, name) for name in failed]
+    if explain.METHODS[method].control:
+        return (
+            f"{label} knows nothing of the model: it is a control of the checks, used for no claim."
+        )
+    if failed:
+        return f"{label} failed checks of this run ({', '.join(failed)}): shown as failing, used for no claim."
+    passed = int((own["verdict"] == "pass").sum())
+    return f"{label} failed none of the checks made in this run ({passed} passed)."
+
+
+# ------------------------------------------------------------------------------------------- parts
+
+
+def drivers_part(cases: Cases, participant: str, method: str, checks: pd.DataFrame | None) -> Part:
+    """The waterfall of the clinical variables beside the map over the patient's own scan."""
+    tasks = cases.models(participant)
+    pictures, text, notes = [], [NOT_CAUSAL], []
+    if cases.arm.predictors:
+        pictures.append(clinical_picture(cases, participant, tasks))
+    else:
+        text.append(f"Arm '{cases.arm.name}' sees no clinical variables.")
+    if not cases.arm.channels:
+        text.append(f"Arm '{cases.arm.name}' sees no images.")
+        return Part("What moved the prediction", text, pictures)
+    found = map_picture(cases, participant, tasks, method)
+    if found is None:
+        text.append(
+            f"{explain.METHODS[method].label}: no gradient reaches the image, in no voxel; nothing is drawn."
+        )
+    else:
+        pictures.append(found)
+    notes.append(standing(checks, method))
+    return Part("What moved the prediction", text, pictures, notes=notes)
+
+
+def clinical_picture(cases: Cases, participant: str, tasks: Sequence) -> Picture:
+    """The patient's clinical variables and what each adds."""
+    values = drivers.clinical_values(cases.analysis, cases.tensors, list(tasks), participant)
+    labels = dict(zip(values["variable"], values["label"], strict=True))
+    n = len(tasks)
+    return Picture(
+        figures.shap_waterfall(values.assign(arm=cases.arm.name), labels=labels),
+        f"Clinical variables of {participant}: SHAP values (log-odds), mean over "
+        f"{n} fold model{'s' * (n > 1)}, the image held at the patient's own. Unknown means: as in "
+        f"{cases.analysis.settings.shap_background} training patients of the fold.",
+    )
+
+
+def map_picture(cases: Cases, participant: str, tasks: Sequence, method: str) -> Picture | None:
+    """The map over the patient's own scan; None where it is the same everywhere."""
+    values = drivers.image_map(cases.analysis, cases.tensors, list(tasks), participant, method)
+    if explain.is_flat(values):
+        return None
+    scan, voxels, native, affine = drivers.on_scan(
+        cases.analysis, cases.tensors, participant, values
+    )
+    about, n = explain.METHODS[method], len(tasks)
+    return Picture(
+        overlay(cases, scan, voxels, native, affine, about.unit),
+        f"{about.label} over the {scan} scan of {participant}, in the scan's own space, mean over {n} "
+        f"fold model{'s' * (n > 1)}; R and L are the patient's sides.",
+    )
+
+
+def overlay(cases: Cases, scan: str, voxels, native, affine, unit: str) -> figures.Figure:
+    """The figure of a map over a scan."""
+    window, words = _window(cases, scan)
+    return figures.saliency_overlay(
+        voxels, native, affine, window=window, unit=words, saliency_unit=unit
+    )
+
+
+def _window(cases: Cases, scan: str) -> tuple[tuple[float, float], str]:
+    """The window that the networks see a scan in, and its unit."""
+    for channel in cases.study.channels.values():
+        if channel.scan == scan and channel.minus_mirror is None:
+            return (channel.low, channel.high), channel.unit
+    about = cases.study.scans[scan]
+    return ((0.0, 80.0), "HU") if about.kind == "ct" else ((about.low, about.high), about.unit)
+
+
+def modalities_part(cases: Cases, participant: str) -> Part | None:
+    """Shapley values of the modalities; None for an arm of one modality."""
+    if not cases.arm.channels:
+        return None
+    tasks = cases.models(participant)
+    values = drivers.modality_values(cases.analysis, cases.tensors, tasks, participant)
+    values = values[values["absent"] == "donor"]
+    if len(values) < 2:
+        return None
+    ends = {"base": float(values["base"].iloc[0]), "logit": float(values["logit"].iloc[0])}
+    figure = figures.contribution_bars(
+        values.assign(value=values["shapley"]), unit="log-odds, exact Shapley value", **ends
+    )
+    n = cases.analysis.settings.modality_donors
+    caption = (
+        f"What each modality adds to the prediction of {participant}. Absent means: as in {n} training "
+        "patients of the fold, one after the other."
+    )
+    return Part("What each modality carried", beside=[Picture(figure, caption)])
+
+
+def checks_part(checks: pd.DataFrame | None) -> Part:
+    """Which ways of explaining can be believed in this run."""
+    heading = "Which explanations of the image can be believed"
+    if checks is None:
+        return Part(
+            heading,
+            [
+                "The run holds no checks of its explanations (tables/explanation_checks.csv): none of its "
+                "maps supports a claim."
+            ],
+        )
+    rows = []
+    for method, own in checks.groupby("method", sort=False):
+        words = own["check"].map(lambda name: results.check_labels().get(name, name))
+        verdicts = words.groupby(own["verdict"]).agg(", ".join)
+        label = explain.METHODS[method].label if method in explain.METHODS else method
+        usable = "yes" if method in results.usable_methods(checks) else "no"
+        rows.append((label, usable, *(verdicts.get(v, "") for v in ("pass", "fail", "not made"))))
+    table = pd.DataFrame(rows, columns=["method", "usable", "passed", "failed", "not made"])
+    return Part(
+        heading,
+        ["A method that fails a check is shown as failing and used for no claim."],
+        table=table,
+        caption="Ways of explaining by the checks of this run: usable means that none was failed.",
+    )
+
+
+def reads_part(cases: Cases, participant: str, run: Path) -> Part | None:
+    """What the run's readers read in the patient and what each read adds; None without an arm of concepts."""
+    arm = _concepts_arm(cases)
+    if arm is None:
+        return None
+    heading = "What was read off the images"
+    label = cases.study.arms[arm].label
+    try:
+        reads, what_if = drivers.concept_values(cases.analysis, cases.tensors, arm, participant)
+    except InputError as error:
+        return Part(heading, [f"{label} cannot be asked: {error}"])
+    labels = {n: field.label for n, field in cases.analysis.dictionary.fields.items()}
+    reads = reads.assign(label=reads["variable"].map(labels))
+    shown = reads.assign(
+        label=[_said(row) for row in reads.itertuples()], value=reads["contribution"]
+    )
+    ends = {"base": float(reads["base"].iloc[0]), "logit": float(reads["logit"].iloc[0])}
+    figure = figures.contribution_bars(shown, **ends)
+    caption = (
+        f"{label}: what each read and clinical variable of {participant} adds to its logit, from the mean "
+        "of the training patients."
+    )
+    probability = float(what_if["before"].iloc[0]) if len(what_if) else float("nan")
+    return Part(
+        heading,
+        [
+            f"{label} reads concepts off the scans and predicts from them; it is another model than "
+            f"{cases.arm.label}. Its probability here: {probability:.1%}."
+        ],
+        [Picture(figure, caption)],
+        table=_what_if_table(what_if, labels, _reliability(run)),
+        caption=(
+            "What the probability would be had a read been different, all other reads as they are; "
+            "reliability of the read out of fold (R2 of a quantity, AUC of a code)."
+        ),
+    )
+
+
+def _concepts_arm(cases: Cases) -> str | None:
+    """The first of the run's arms that are built on concepts, with clinical variables where there is one."""
+    ran = set(cases.predictions["arm"])
+    names = [n for n, arm in cases.study.arms.items() if n in ran and arm.kind == "concepts"]
+    fused = [name for name in names if cases.study.arms[name].predictors]
+    return next(iter([*fused, *names]), None)
+
+
+def _said(row) -> str:
+    """A read or variable with its value."""
+    value = row.reading or (f"{row.value:.3g}" if pd.notna(row.value) else "not recorded")
+    return f"{row.label}: {value}" + (" (read)" if row.part == "read" else "")
+
+
+def _reliability(run: Path) -> dict[str, str]:
+    """How well each concept is read out of fold, from ``tables/reading.csv``, in words."""
+    path = Path(run) / "tables" / "reading.csv"
+    if not path.is_file():
+        return {}
+    table = storage.read_csv(path)
+    return {
+        row.concept: f"{row.measure} {row.value:.2f}" if pd.notna(row.value) else str(row.reason)
+        for row in table.itertuples()
+    }
+
+
+def _what_if_table(
+    what_if: pd.DataFrame, labels: dict[str, str], reliability: dict[str, str]
+) -> pd.DataFrame:
+    rows = [
+        (labels[row.variable], reliability.get(row.variable, "not judged"),
+         row.to if pd.isna(row.to_value) else f"{row.to} ({row.to_value:.3g})", row.after, row.change)
+        for row in what_if.itertuples()
+    ]  # fmt: skip
+    columns = ["read", "reliability", "had it been", "probability", "change"]
+    return pd.DataFrame(rows, columns=columns)
