@@ -126,11 +126,9 @@ def on_scan(
 def modality_values(
     analysis: Analysis, tensors: TensorCache, tasks: Sequence[Task], participant: str
 ) -> pd.DataFrame:
-    """Shapley values of a patient's modalities: modality, label, shapley, base, logit, absent."""
+    """Shapley values of a patient's modalities, as `results.modality_values`."""
     logits = explain.modality_logits(analysis, tensors, list(tasks), [participant])
-    found = results.modality_values(logits)
-    labels = explain.modality_labels(analysis.settings.study, tasks[0].arm)
-    return found.assign(label=found["modality"].map(labels))
+    return results.modality_values(logits)
 
 
 def concept_values(

@@ -109,29 +109,13 @@ def map_picture(cases: Cases, participant: str, tasks: Sequence, method: str) ->
     scan, voxels, native, affine = drivers.on_scan(
         cases.analysis, cases.tensors, participant, values
     )
+    low, high, unit = explain.window_of(cases.tensors, participant, scan)
     about, n = explain.METHODS[method], len(tasks)
     return Picture(
-        overlay(cases, scan, voxels, native, affine, about.unit),
+        figures.overlay(voxels, native, affine, window=(low, high), unit=unit, map_unit=about.unit),
         f"{about.label} over the {scan} scan of {participant}, in the scan's own space, mean over {n} "
         f"fold model{'s' * (n > 1)}; R and L are the patient's sides.",
     )
-
-
-def overlay(cases: Cases, scan: str, voxels, native, affine, unit: str) -> figures.Figure:
-    """The figure of a map over a scan."""
-    window, words = _window(cases, scan)
-    return figures.saliency_overlay(
-        voxels, native, affine, window=window, unit=words, saliency_unit=unit
-    )
-
-
-def _window(cases: Cases, scan: str) -> tuple[tuple[float, float], str]:
-    """The window that the networks see a scan in, and its unit."""
-    for channel in cases.study.channels.values():
-        if channel.scan == scan and channel.minus_mirror is None:
-            return (channel.low, channel.high), channel.unit
-    about = cases.study.scans[scan]
-    return ((0.0, 80.0), "HU") if about.kind == "ct" else ((about.low, about.high), about.unit)
 
 
 def modalities_part(cases: Cases, participant: str) -> Part | None:
@@ -143,10 +127,8 @@ def modalities_part(cases: Cases, participant: str) -> Part | None:
     values = values[values["absent"] == "donor"]
     if len(values) < 2:
         return None
-    ends = {"base": float(values["base"].iloc[0]), "logit": float(values["logit"].iloc[0])}
-    figure = figures.contribution_bars(
-        values.assign(value=values["shapley"]), unit="log-odds, exact Shapley value", **ends
-    )
+    labels = explain.modality_labels(cases.study, cases.arm)
+    figure = figures.modality_waterfall(values, labels=labels)
     n = cases.analysis.settings.modality_donors
     caption = (
         f"What each modality adds to the prediction of {participant}. Absent means: as in {n} training "
@@ -193,17 +175,24 @@ def reads_part(cases: Cases, participant: str, run: Path) -> Part | None:
         reads, what_if = drivers.concept_values(cases.analysis, cases.tensors, arm, participant)
     except InputError as error:
         return Part(heading, [f"{label} cannot be asked: {error}"])
-    labels = {n: field.label for n, field in cases.analysis.dictionary.fields.items()}
-    reads = reads.assign(label=reads["variable"].map(labels))
-    shown = reads.assign(
-        label=[_said(row) for row in reads.itertuples()], value=reads["contribution"]
-    )
-    ends = {"base": float(reads["base"].iloc[0]), "logit": float(reads["logit"].iloc[0])}
-    figure = figures.contribution_bars(shown, **ends)
-    caption = (
-        f"{label}: what each read and clinical variable of {participant} adds to its logit, from the mean "
-        "of the training patients."
-    )
+    fields = cases.analysis.dictionary.fields
+    labels = {name: field.label for name, field in fields.items()}
+    units = {name: field.unit for name, field in fields.items()}
+    quality = _quality(run)
+    bars = figures.reads_bars(reads, labels=labels, units=units, quality=quality)
+    limits = cases.thresholds.loc[cases.thresholds["arm"] == arm, "threshold"].unique()
+    limit = float(limits[0]) if len(limits) == 1 else None
+    pictures = [
+        Picture(
+            bars,
+            f"{label}: what each read and clinical variable of {participant} adds to its logit, from the "
+            "mean of the training patients; beside a read, how well it is read out of fold.",
+        )
+    ]
+    if len(what_if):
+        dots = figures.what_if_dots(what_if, labels=labels, units=units, threshold=limit)
+        words = "What the probability would be had one read been different, all other reads as they are."
+        pictures.append(Picture(dots, words))
     probability = float(what_if["before"].iloc[0]) if len(what_if) else float("nan")
     return Part(
         heading,
@@ -211,8 +200,8 @@ def reads_part(cases: Cases, participant: str, run: Path) -> Part | None:
             f"{label} reads concepts off the scans and predicts from them; it is another model than "
             f"{cases.arm.label}. Its probability here: {probability:.1%}."
         ],
-        [Picture(figure, caption)],
-        table=_what_if_table(what_if, labels, _reliability(run)),
+        pictures,
+        table=_what_if_table(what_if, labels, quality),
         caption=(
             "What the probability would be had a read been different, all other reads as they are; "
             "reliability of the read out of fold (R2 of a quantity, AUC of a code)."
@@ -228,31 +217,25 @@ def _concepts_arm(cases: Cases) -> str | None:
     return next(iter([*fused, *names]), None)
 
 
-def _said(row) -> str:
-    """A read or variable with its value."""
-    value = row.reading or (f"{row.value:.3g}" if pd.notna(row.value) else "not recorded")
-    return f"{row.label}: {value}" + (" (read)" if row.part == "read" else "")
-
-
-def _reliability(run: Path) -> dict[str, str]:
-    """How well each concept is read out of fold, from ``tables/reading.csv``, in words."""
+def _quality(run: Path) -> pd.DataFrame | None:
+    """How well each concept is read out of fold: ``tables/reading.csv`` of a run, or None."""
     path = Path(run) / "tables" / "reading.csv"
-    if not path.is_file():
-        return {}
-    table = storage.read_csv(path)
-    return {
-        row.concept: f"{row.measure} {row.value:.2f}" if pd.notna(row.value) else str(row.reason)
-        for row in table.itertuples()
-    }
+    return storage.read_csv(path) if path.is_file() else None
 
 
 def _what_if_table(
-    what_if: pd.DataFrame, labels: dict[str, str], reliability: dict[str, str]
+    what_if: pd.DataFrame, labels: dict[str, str], quality: pd.DataFrame | None
 ) -> pd.DataFrame:
-    rows = [
-        (labels[row.variable], reliability.get(row.variable, "not judged"),
-         row.to if pd.isna(row.to_value) else f"{row.to} ({row.to_value:.3g})", row.after, row.change)
-        for row in what_if.itertuples()
-    ]  # fmt: skip
+    known = {} if quality is None else quality.set_index("concept").to_dict("index")
+    rows = []
+    for row in what_if.itertuples():
+        own = known.get(row.variable)
+        judged = "not judged"
+        if own is not None:
+            judged = (
+                f"{own['measure']} {own['value']:.2f}" if pd.notna(own["value"]) else own["reason"]
+            )
+        other = row.to if pd.isna(row.to_value) else f"{row.to} ({row.to_value:.3g})"
+        rows.append((labels[row.variable], judged, other, row.after, row.change))
     columns = ["read", "reliability", "had it been", "probability", "change"]
     return pd.DataFrame(rows, columns=columns)

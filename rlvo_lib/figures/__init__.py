@@ -6,7 +6,7 @@ line styles and markers repeat what colour says. `stamp` marks a figure as made 
 """
 
 from rlvo_lib.figures.calibration import calibration_plot
-from rlvo_lib.figures.cases import contribution_bars, place_in_distribution
+from rlvo_lib.figures.cases import place_in_distribution
 from rlvo_lib.figures.checks import cascade_bars, check_table, deletion_curves
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter

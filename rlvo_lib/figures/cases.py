@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 
@@ -62,41 +60,4 @@ def place_in_distribution(
     axis.set_yticks(range(rows - 1, -1, -1), ticks, fontsize=8.5)
     axis.set(ylim=(-0.6, rows - 0.45), xlabel="Predicted probability (mean of the fold models)")
     axis.set_title(f"Black line: {participant}", fontsize=9, color=INK, loc="left")
-    return figure
-
-
-def contribution_bars(
-    table: pd.DataFrame,
-    *,
-    top: int = 12,
-    unit: str = "log-odds of the outcome",
-    base: float | None = None,
-    logit: float | None = None,
-) -> Figure:
-    """What each part adds to one prediction, the largest on top; orange raises it, blue lowers it.
-
-    Columns ``label`` and ``value``; beyond ``top``, the smallest are drawn as one bar. With ``base`` and ``logit``
-    the axis says where the prediction starts and ends.
-    """
-    frame = need(table, "label", "value")
-    order = frame["value"].abs().sort_values(ascending=False, kind="stable").index
-    frame = frame.loc[order, ["label", "value"]]
-    if len(frame) > top:
-        rest = frame.iloc[top - 1 :]
-        last = pd.DataFrame({"label": [f"{len(rest)} others"], "value": [rest["value"].sum()]})
-        frame = pd.concat([frame.iloc[: top - 1], last])
-    frame = frame[::-1]
-    figure = canvas(5.6, 1.15 + 0.29 * len(frame))
-    axis = figure.axes[0]
-    colours = [WITH if value > 0 else WITHOUT for value in frame["value"]]
-    axis.barh(range(len(frame)), frame["value"], color=colours, height=0.66)
-    axis.axvline(0, color=NO_SKILL, linewidth=1)
-    axis.set_yticks(range(len(frame)), [textwrap.fill(t, 42) for t in frame["label"]], fontsize=8)
-    ends = ""
-    if base is not None and logit is not None:
-        ends = f"\nfrom {base:.3g} (all unknown) to {logit:.3g} (the prediction)"
-    axis.set_xlabel(f"Contribution ({unit}){ends}", fontsize=9)
-    axis.locator_params(axis="x", nbins=5)
-    axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 3), useMathText=True)
-    axis.grid(axis="x", color=GRID, linewidth=0.6)
     return figure
