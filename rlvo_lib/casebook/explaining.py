@@ -93,10 +93,11 @@ def clinical_picture(cases: Cases, participant: str, tasks: Sequence) -> Picture
     values = drivers.clinical_values(cases.analysis, cases.tensors, list(tasks), participant)
     labels = dict(zip(values["variable"], values["label"], strict=True))
     n = len(tasks)
+    held = ", the image held at the patient's own" if cases.arm.channels else ""
     return Picture(
         figures.shap_waterfall(values.assign(arm=cases.arm.name), labels=labels),
-        f"Clinical variables of {participant}: SHAP values (log-odds), mean over "
-        f"{n} fold model{'s' * (n > 1)}, the image held at the patient's own. Unknown means: as in "
+        f"Clinical variables of {participant} in {cases.arm.label}: SHAP values (log-odds), mean over "
+        f"{n} fold model{'s' * (n > 1)}{held}. Unknown means: as in "
         f"{cases.analysis.settings.shap_background} training patients of the fold.",
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from rlvo_lib import figures, metrics
+from rlvo_lib import experiment, explain, figures, metrics
 from rlvo_lib.casebook import explaining
 from rlvo_lib.casebook.case import Cases
 from rlvo_lib.casebook.parts import Part, Picture, render_page
@@ -131,10 +132,11 @@ def _threshold_words(cases: Cases, participant: str) -> str:
     flagged = others[others["flagged"] >= 0.5]
     events = int(others["y_true"].sum())
     rule = cases.thresholds[cases.thresholds["arm"] == cases.arm.name].iloc[0]
+    nobody = " It separates nobody from anybody." if len(flagged) in (0, len(others)) else ""
     return (
         f"The probability is {side} the threshold ({rule['rule']}, chosen on the pooled {rule['chosen_on']} "
         f"predictions; no limit for treating anyone). At that threshold {len(flagged)} of {len(others)} such "
-        f"patients are flagged, {int(flagged['y_true'].sum())} of the {events} with the outcome among them."
+        f"patients are flagged, {int(flagged['y_true'].sum())} of the {events} with the outcome among them.{nobody}"
     )
 
 
@@ -175,8 +177,28 @@ def _not_scored(cases: Cases, participant: str) -> list[Part]:
             ],
             table=table,
             caption=f"Mean predicted probability of {participant} by the models that did not see them.",
-        )
+        ),
+        *_of_table(cases, participant),
     ]
+
+
+def _of_table(cases: Cases, participant: str) -> list[Part]:
+    """What moved an arm of the table alone, which needs no scan, where one scored the patient."""
+    ran = set(cases.predictions.loc[cases.predictions["participant_id"] == participant, "arm"])
+    arms = cases.study.arms
+    names = [n for n in explain.table_only(list(arms), cases.analysis) if n in ran]
+    names = [name for name in names if arms[name].kind != "concepts"]
+    for name in names:
+        tasks = experiment.plan(cases.analysis, cases.tensors, [name])
+        other = dataclasses.replace(cases, arm=arms[name], tasks=tasks)
+        models = other.models(participant)
+        if models and all(task.done for task in models):
+            picture = explaining.clinical_picture(other, participant, models)
+            said = f"{other.arm.label} needs no scan."
+            return [
+                Part("What moved an arm of the table", [said, explaining.NOT_CAUSAL], [picture])
+            ]
+    return []
 
 
 # ------------------------------------------------------------------------------ caveats, provenance
