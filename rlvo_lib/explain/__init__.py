@@ -12,7 +12,6 @@ patients again with one thing changed.
 """
 
 from rlvo_lib.explain.attribution import METHODS, Method, attribute, attribute_channels, is_flat
-from rlvo_lib.explain.attribution import METHODS, attribute, attribute_channels, is_flat
 from rlvo_lib.explain.checks import checks_of_folds
 from rlvo_lib.explain.counterfactuals import (
     CHANGES,
@@ -35,7 +34,6 @@ from rlvo_lib.explain.maps import (
     write_group_maps,
     write_maps,
 )
-from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
 from rlvo_lib.explain.modalities import (
     MODALITY_COLUMNS,
     modality_caption,
@@ -48,20 +46,7 @@ from rlvo_lib.explain.patients import background, chosen, unseen
 from rlvo_lib.explain.players import PLAYER_COLUMNS, Player, described, players_of, players_table
 from rlvo_lib.explain.randomisation import PermutedLabels
 from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
-from rlvo_lib.explain.regions import region_shares, regions, truth
-from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
-from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.regions import region_shares, regions_of, truth
-from rlvo_lib.explain.players import (
-    PLAYER_COLUMNS,
-    Player,
-    described,
-    players_of,
-    players_table,
-)
-from rlvo_lib.explain.randomisation import PermutedLabels
-from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
-from rlvo_lib.explain.regions import truth
 from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.variables import (
@@ -120,7 +105,7 @@ __all__ = [
     "players_of",
     "players_table",
     "region_shares",
-    "regions",
+    "regions_of",
     "save_map",
     "shap_caption",
     "shap_of_folds",
@@ -128,8 +113,6 @@ __all__ = [
     "shapley_values",
     "table_only",
     "template_affine",
-    "region_shares",
-    "regions_of",
     "truth",
     "unseen",
     "window_of",

@@ -69,7 +69,6 @@ __all__ = [
     "overlay",
     "permutation_bars",
     "phantom_page",
-    "precision_recall_curves",
     "place_in_distribution",
     "png",
     "precision_recall_curves",
