@@ -367,6 +367,8 @@ def test_the_page_of_wrong_predictions_lies_in_the_run(cases, finished):
         cases.analysis,
         cases.tensors,
         cases.tasks,
+        predictions=cases.predictions,
+        thresholds=cases.thresholds,
         data="simulated",
         method="gradcam",
         shown=1,

@@ -47,6 +47,8 @@ def write_wrong_predictions(
     tensors: TensorCache,
     tasks: Sequence[Task],
     *,
+    predictions: pd.DataFrame,
+    thresholds: pd.DataFrame,
     data: str,
     method: str = "",
     shown: int = SHOWN,
@@ -55,8 +57,9 @@ def write_wrong_predictions(
 
     Parameters
     ----------
-    run : the run folder; its ``predictions.csv``, ``thresholds.csv`` and checks are read.
+    run : the run folder; its table of checks is read.
     tasks : the arm's finished tasks, all folds and seeds.
+    predictions, thresholds : as in the run's files; at least the arm's.
     method : of the maps; left out: as `explaining.choose_method` chooses.
     shown : cases of each kind.
 
@@ -65,8 +68,6 @@ def write_wrong_predictions(
     Path of the page.
     """
     run = Path(run)
-    predictions = storage.read_csv(run / "predictions.csv")
-    thresholds = storage.read_csv(run / "thresholds.csv")
     cases = Cases(analysis, tensors, tasks[0].arm, list(tasks), predictions, thresholds)
     checks = explaining.read_checks(run, cases.arm.name)
     method = explaining.choose_method(checks, method)

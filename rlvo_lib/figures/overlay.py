@@ -8,7 +8,7 @@ the world's axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,6 +40,7 @@ def overlay(
     limit: float | None = None,
     threshold: float = 0.15,
     outlines: Mapping[str, np.ndarray] | None = None,
+    beside: Callable[[Axes], object] | None = None,
     title: str = "",
 ) -> Figure:
     """A map over a scan: slices through its largest value, and its largest values projected from above.
@@ -57,6 +58,7 @@ def overlay(
     limit : the map's value at the end of the colour bar; None: its largest in size.
     threshold : what is below this share of the limit is not drawn.
     outlines : name to mask ``(X, Y, Z)``, drawn as lines where they are cut, and named.
+    beside : draws on axes to the right of the images, for instance the same patient's waterfall.
     """
     scan, map_ = np.asarray(scan, float), np.asarray(map_, float)
     outlines = {name: np.asarray(mask, float) for name, mask in (outlines or {}).items()}
@@ -65,8 +67,14 @@ def overlay(
     (scan, map_, *masks), grid = _straight([scan, map_, *outlines.values()], affine)
     at = _place(map_, grid, at_mm)
     panels = [(plane, False) for plane in planes] + [("axial", True)] * mip
-    figure = canvas(3.1 * len(panels) + 1.6, 4.1, 1, len(panels), squeeze=False)
+    widths = [1.0] * len(panels) + [1.1] * (beside is not None)
+    figure = canvas(
+        3.1 * len(panels) + 1.6 + 6.0 * (beside is not None), 4.1, 1, len(widths), squeeze=False,
+        width_ratios=widths,
+    )  # fmt: skip
     axes = figure.axes[: len(panels)]
+    if beside is not None:
+        beside(figure.axes[len(panels)])
     colours = _colours(map_, limit)
     colour = None
     for axis, (plane, whole) in zip(axes, panels, strict=True):
