@@ -20,11 +20,6 @@ def model(analysis, tensors, task):
     return explain.FusedModel.load(analysis, tensors, task)
 
 
-@pytest.fixture(scope="module")
-def shap(analysis, tensors, task):
-    return explain.shap_values(analysis, tensors, task)
-
-
 def test_players_and_table_are_inverse(analysis, model):
     ids = list(analysis.y.index[:12])
     table = analysis.dataset.table.loc[ids, model.columns].reset_index(drop=True)
@@ -79,30 +74,6 @@ def test_an_arm_of_what_is_measured_is_not_explained(analysis, tensors, task):
     measured = dataclasses.replace(task.arm, measures=("vessels",))
     with pytest.raises(InputError, match="arm 'daft' sees vessels, measured in the scans"):
         explain.FusedModel.load(analysis, tensors, dataclasses.replace(task, what=measured))
-
-
-def test_shap_values_add_up_and_cover_each_variable_once(analysis, shap, model):
-    sums = shap.groupby("participant_id").agg(
-        total=("shap", "sum"), base=("base", "first"), logit=("logit", "first"), n=("shap", "size")
-    )
-    assert (sums["total"] + sums["base"] - sums["logit"]).abs().max() < 1e-3
-    assert (sums["n"] == len(model.columns)).all()
-    assert len(sums) == analysis.settings.explained_patients
-    assert shap["shap"].abs().max() > 0
-
-
-def test_a_variable_that_the_model_ignores_gets_nothing(
-    analysis, tensors, task, model, monkeypatch
-):
-    columns = [i for i, name in enumerate(model.encoder.names) if name.startswith("age")]
-    weight = model.network.block.modulation.reduce.weight
-    offset = weight.shape[1] - len(model.encoder.names)
-    with torch.no_grad():
-        weight[:, [offset + i for i in columns]] = 0
-    monkeypatch.setattr(explain.FusedModel, "load", lambda *_: model)
-    values = explain.variables._compute_shap(analysis, tensors, task)
-    assert values[values["variable"] == "age"]["shap"].abs().max() < 1e-9
-    assert values[values["variable"] != "age"]["shap"].abs().max() > 1e-9
 
 
 def test_explained_patients_are_test_patients_half_with_the_outcome(analysis, tensors, task):
