@@ -214,21 +214,21 @@ def test_a_feature_lies_on_the_map_where_the_image_moves_it(model, people):
             self.encoder, self.block = encoder, block
 
         def forward(self, image, tabular=None):
-            return self.encoder(image)[:, :, 1, 1, 1].sum(dim=1, keepdim=True)
+            return self.encoder(image)[:, :, 3, 3, 3].sum(dim=1, keepdim=True)
 
     torch.manual_seed(0)
-    encoder = encoders.Encoder(1, base_filters=4)
-    network = One(encoder, model.network.block).eval()
-    image = torch.rand(1, 1, 24, 24, 24, requires_grad=True)
-    slope = torch.autograd.grad(network(image).sum(), image)[0][0, 0].abs().numpy()
-    assert np.allclose(ndimage.center_of_mass(slope), 8, atol=1.0)
+    network = One(encoders.Encoder(1, base_filters=4), model.network.block).eval()
+    image = torch.rand(4, 1, 48, 48, 48, requires_grad=True)
+    slope = torch.autograd.grad(network(image).sum(), image)[0][:, 0].abs().sum(dim=0).numpy()
+    at = ndimage.center_of_mass(slope)
     stride, offset = layers.looks_at(network, "encoder")
-    one = np.zeros((3, 3, 3))
-    one[1, 1, 1] = 1
-    placed = layers.spread(one, stride, offset, (24, 24, 24))
-    assert np.unravel_index(placed.argmax(), placed.shape) == (8, 8, 8)
+    assert at == pytest.approx([stride * 3 + offset] * 3, abs=1.0)
+    one = np.zeros((6, 6, 6))
+    one[3, 3, 3] = 1
+    placed = layers.spread(one, stride, offset, (48, 48, 48))
+    assert ndimage.center_of_mass(placed) == pytest.approx(at, abs=1.0)
     stretched = ndimage.zoom(one, 8, order=1, grid_mode=True, mode="nearest")
-    assert np.allclose(ndimage.center_of_mass(stretched), 11.5), "edge to edge is 3.5 voxels off"
+    assert np.allclose(ndimage.center_of_mass(stretched), 27.5), "edge to edge is 3.5 voxels off"
 
 
 # ----------------------------------------------------------------------------------- on scans

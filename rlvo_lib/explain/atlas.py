@@ -71,8 +71,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
 def nearest(labels: np.ndarray, to_source: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Labels looked up at each voxel of a grid of ``shape``; 4x4 leads to their voxels; 0 outside.
 
-    >>> nearest(np.array([[[1, 2]]]), np.diag([1, 1, 0.5, 1]), (1, 1, 4)).ravel().tolist()
-    [1, 1, 2, 2]
+    >>> nearest(np.array([[[1, 2]]]), np.diag([1, 1, 0.4, 1]), (1, 1, 5)).ravel().tolist()
+    [1, 1, 2, 2, 0]
     """
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     at = np.floor(index @ to_source[:3, :3].T + to_source[:3, 3] + 0.5).astype(int)
