@@ -133,10 +133,10 @@ def deletion_curves(
             )  # fmt: skip
         axis.axhline(0, color=GRID, linewidth=0.8)
         verb = "replaced by the mean image" if check == "deletion" else "put into the mean image"
-        axis.set(xlabel=f"Boxes of the head {verb}, highest first (%)", xlim=(0, 100))
+        axis.set(xlabel=f"Boxes of the head {verb}\n(%, highest first)", xlim=(0, 100))
         axis.xaxis.label.set_size(8.5)
         axis.grid(color=GRID, linewidth=0.6)
-    figure.axes[0].set_ylabel("Change of the log-odds, mean over patients", fontsize=8.5)
+    figure.axes[0].set_ylabel("Change of the log-odds,\nmean over patients", fontsize=8.5)
     legend_above(figure, columns=4)
     return figure
 
@@ -175,7 +175,7 @@ def cascade_bars(
         range(len(names)), [textwrap.fill(name_of(labels, n), 16) for n in names], fontsize=8.5
     )
     what = "SSIM" if measure == "ssim" else f"Rank correlation ({measure} values)"
-    axis.set_ylabel(f"{what} with the trained network's map", fontsize=8.5)
+    axis.set_ylabel(f"{what}\nwith the trained network's map", fontsize=8.5)
     axis.grid(axis="y", color=GRID, linewidth=0.6)
     legend_above(figure, columns=3)
     return figure
