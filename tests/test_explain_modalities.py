@@ -1,6 +1,7 @@
 """Shapley values over modalities: their arithmetic, what absent means, and known answers of made models."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -8,12 +9,24 @@ import pandas as pd
 import pytest
 import torch
 
-from rlvo_lib import experiment, explain, results, storage
+from rlvo_lib import experiment, explain, results, storage, workers
 from rlvo_lib.config import InputError
 from rlvo_lib.explain import modalities
 from rlvo_lib.results.modalities import interaction_weights, shapley_weights
 
 NAMES = ["ncct", "cta", "vessels", "ctp", "clinical"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Folds without processes of their own, each of which takes seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "run", functools.partial(_run_here, workers.run))
+        yield
+
+
+def _run_here(run, function, tasks, **options):
+    return run(function, tasks, **(options | {"spawn_from": 1000}))
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,28 @@
 """What clinical variables switch in FiLM and DAFT: by hand, in networks whose answer is known, and in words."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from rlvo_lib import experiment, explain, results
+from rlvo_lib import experiment, explain, results, workers
 from rlvo_lib.config import InputError
 from rlvo_lib.explain import modulation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Folds without processes of their own, each of which takes seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "run", functools.partial(_run_here, workers.run))
+        yield
+
+
+def _run_here(run, function, tasks, **options):
+    return run(function, tasks, **(options | {"spawn_from": 1000}))
 
 
 @pytest.fixture(scope="module")

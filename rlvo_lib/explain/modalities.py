@@ -65,7 +65,8 @@ def modality_labels(study: Study, arm: Arm) -> dict[str, str]:
     for name, places in modality_channels(study, arm).items():
         alone = _arm_of(study, tuple(arm.channels[k] for k in places))
         labels[name] = alone.label if alone else name
-    return labels | ({CLINICAL: "Clinical variables"} if arm.predictors else {})
+    clinical = bool(arm.predictors or arm.offset)
+    return labels | ({CLINICAL: "Clinical variables"} if clinical else {})
 
 
 def _arm_of(study: Study, channels: tuple[str, ...]) -> Arm | None:
