@@ -27,6 +27,7 @@ from rlvo_lib.figures.performance import (
 from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.planning import auc_width_by_n
 from rlvo_lib.figures.reads import reads_bars, reads_importance_bars, what_if_dots
+from rlvo_lib.figures.regions import region_forest
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest
@@ -75,6 +76,7 @@ __all__ = [
     "qc_mosaic",
     "reads_bars",
     "reads_importance_bars",
+    "region_forest",
     "risk_by_outcome",
     "roc_curves",
     "scan_mosaic",
