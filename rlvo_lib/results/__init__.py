@@ -81,7 +81,7 @@ from rlvo_lib.results.reads import (
     what_if_effects,
     what_if_of_patients,
 )
-from rlvo_lib.results.regions import region_enrichment
+from rlvo_lib.results.regions import region_claims, region_enrichment
 from rlvo_lib.results.subgroups import subgroups
 from rlvo_lib.results.uncertainty import METRICS
 from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
@@ -134,6 +134,7 @@ __all__ = [
     "precision",
     "reads_importance",
     "reads_of_patients",
+    "region_claims",
     "region_enrichment",
     "reported_partition",
     "risk_distribution",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlvo_lib.config import InputError
+from rlvo_lib.results.checks import usable_methods
 
 COLUMNS = (
     "arm", "method", "kind", "region", "n", "volume_share", "share", "enrichment", "low", "high",
@@ -79,3 +80,32 @@ def _ratio(
     ratios = (draws @ share.to_numpy(float)) / (draws @ volume.to_numpy(float))
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(share.mean() / volume.mean()), float(low), float(high)
+
+
+CLAIM_COLUMNS = (
+    "arm", "rank", "method", "kind", "region", "enrichment", "low", "high", "n", "reason", "data",
+)  # fmt: skip
+
+
+def region_claims(enrichment: pd.DataFrame, checks: pd.DataFrame, *, data: str) -> pd.DataFrame:
+    """The regions that may be claimed: enriched by a method that failed no check.
+
+    Parameters
+    ----------
+    enrichment, checks : `region_enrichment` and `explanation_checks` of one arm.
+
+    Returns
+    -------
+    DataFrame with `CLAIM_COLUMNS`, structures and territories whose interval lies above 1, the highest lower
+    limit first. Where there is none, one row that gives the reason.
+    """
+    usable = usable_methods(checks)
+    rows = enrichment[enrichment["method"].isin(usable) & (enrichment["kind"] != "truth")]
+    rows = rows[rows["low"] > 1].sort_values(["low", "region"], ascending=[False, True])
+    if rows.empty:
+        arm = enrichment["arm"].iloc[0] if len(enrichment) else ""
+        why = "no region's interval lies above 1" if usable else "every method failed a check"
+        rows = pd.DataFrame([{"arm": arm, "method": "", "kind": "", "region": "", "reason": why}])
+    made = rows.reset_index(drop=True).assign(data=data)
+    made["rank"] = range(1, len(made) + 1)
+    return made.reindex(columns=list(CLAIM_COLUMNS))

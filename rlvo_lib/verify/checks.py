@@ -13,7 +13,7 @@ from rlvo_lib.report.table_files import read_text_table, render_html
 from rlvo_lib.verify.cells import DIFFER, NEEDS_DATASET, attempt, compare, contents, row
 from rlvo_lib.verify.membership import membership
 from rlvo_lib.verify.pages import checklists, figure_sources, maps, pages
-from rlvo_lib.verify.run import BUILDERS, Run
+from rlvo_lib.verify.run import BUILDERS, NEEDS, Run
 
 COLUMNS = ["what", "where", "stored", "recomputed", "verdict"]
 
@@ -239,11 +239,10 @@ def _tables(run: Run) -> list[tuple]:
 
 def _missing(run: Run) -> list[tuple]:
     """The tables that the run's own notebooks make from its files, and that are not there."""
-    needs = {"ceiling": "ceiling.json", "shap_importance": "attributions/shap.csv"}
     made = set(results.table_cells(run.root / "notebooks")) & set(BUILDERS)
     if "test" not in set(run.split["partition"]):
         made -= {"table1_partition"}
-    promised = [name for name in sorted(made) if (run.root / needs.get(name, "run.json")).exists()]
+    promised = [name for name in sorted(made) if (run.root / NEEDS.get(name, "run.json")).exists()]
     return [
         row("table", f"tables/{name}.csv", "missing", "the notebooks make it", False)
         for name in promised

@@ -77,10 +77,28 @@ class Run:
         """``split.csv``, as text."""
         return cohort.read_split(self.root / "split.csv")
 
-    @cached_property
+    def attributions(self, name: str) -> pd.DataFrame:
+        """A file of ``attributions``: what tables of explanations are made from."""
+        return storage.read_csv(self.root / "attributions" / f"{name}.csv")
+
+    @property
     def shap(self) -> pd.DataFrame:
         """``attributions/shap.csv``."""
-        return storage.read_csv(self.root / "attributions" / "shap.csv")
+        return self.attributions("shap")
+
+    @cached_property
+    def y(self) -> pd.Series:
+        """Outcome (0 or 1) of the eligible patients, by participant_id."""
+        return cohort.labels(self.cohort, self.study)
+
+    @property
+    def explained(self) -> str:
+        """The arm whose modalities, regions, modulation and checks are explained."""
+        return str(self.attributions("modalities")["arm"].iloc[0])
+
+    def of_explained(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the explained arm."""
+        return frame[frame["arm"] == self.explained]
 
     @cached_property
     def ceiling(self) -> dict:
@@ -205,6 +223,66 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
         seed=run.resampling["seed"],
     ),
     "shap_importance": lambda run: results.shap_importance(
+        run.shap, players=run.attributions("players"), data=run.data, **run.resampling
+    ),
+    "shap_groups": lambda run: results.shap_groups(
+        run.shap, run.attributions("players"), data=run.data, **run.resampling
+    ),
+    "shap_agreement": lambda run: results.shap_agreement(
         run.shap, data=run.data, **run.resampling
     ),
+    "permutation_importance": lambda run: results.permutation_importance(
+        run.attributions("permuted"), run.y, shap=run.of_explained(run.shap), data=run.data,
+        **run.resampling,
+    ),  # fmt: skip
+    "modality_shares": lambda run: results.modality_shares(
+        run.attributions("modalities"), run.y, data=run.data, **run.resampling
+    ),
+    "modality_coalitions": lambda run: results.modality_coalitions(
+        run.attributions("modalities"), run.y, data=run.data, **run.resampling
+    ),
+    "modality_interactions": lambda run: results.modality_interactions(
+        run.attributions("modalities"), run.y, data=run.data, **run.resampling
+    ),
+    "modulation_channels": lambda run: results.modulation_channels(
+        run.attributions("modulation"), data=run.data
+    ),
+    "modulation_summary": lambda run: results.modulation_summary(
+        run.attributions("modulation"), data=run.data
+    ),
+    "region_enrichment": lambda run: results.region_enrichment(
+        run.attributions("regions"), data=run.data, **run.resampling
+    ),
+    "explanation_checks": lambda run: results.explanation_checks(
+        run.attributions("checks"), data=run.data, **run.resampling
+    ),
+    "region_claims": lambda run: results.region_claims(
+        run.table("region_enrichment"), run.table("explanation_checks"), data=run.data
+    ),
+    "counterfactuals": lambda run: results.counterfactual_table(
+        run.attributions("counterfactuals"), data=run.data, **run.resampling
+    ),
+    "concept_importance": lambda run: results.reads_importance(
+        run.attributions("reads"), run.attributions("reading"), data=run.data, **run.resampling
+    ),
+    "concept_what_if": lambda run: results.what_if_effects(
+        run.attributions("what_if"), data=run.data, **run.resampling
+    ),
+    "concept_agreement": lambda run: results.concept_agreement(
+        run.of_explained(run.shap), run.attributions("reads"), data=run.data, **run.resampling
+    ),
 }
+
+#: Table of a run -> the file that it is made from, where not every run has it.
+NEEDS = {"ceiling": "ceiling.json"} | {
+    table: f"attributions/{name}.csv"
+    for table, name in {
+        "shap_importance": "shap", "shap_groups": "shap", "shap_agreement": "shap",
+        "permutation_importance": "permuted", "modality_shares": "modalities",
+        "modality_coalitions": "modalities", "modality_interactions": "modalities",
+        "modulation_channels": "modulation", "modulation_summary": "modulation",
+        "region_enrichment": "regions", "region_claims": "regions", "explanation_checks": "checks",
+        "counterfactuals": "counterfactuals", "concept_importance": "reads", "concept_what_if": "what_if",
+        "concept_agreement": "reads",
+    }.items()
+}  # fmt: skip
