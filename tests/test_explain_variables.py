@@ -169,9 +169,23 @@ def test_arms_are_explained_in_the_same_patients(analysis, shap):
 
 def test_the_background_of_arms_side_by_side_is_the_same(analysis, tensors, task):
     other = planned(analysis, tensors, "clinical_logistic")
-    chosen, background = Explained(task, task).who(analysis, tensors)
-    assert Explained(other, task).who(analysis, tensors) == (chosen, background)
-    assert background == explain.FusedModel.load(analysis, tensors, task).background
+    first = Explained.of(analysis, tensors, task)
+    second = first.beside(analysis, tensors, other)
+    assert second == dataclasses.replace(first, task=other)
+    assert list(first.background) == explain.FusedModel.load(analysis, tensors, task).background
+
+
+def test_a_patient_whom_the_other_arm_was_trained_on_is_left_out(analysis, tensors, task):
+    first = Explained.of(analysis, tensors, task)
+    trained = analysis.fold_parts(task.fold, task.seed)["train"][0]
+    also = dataclasses.replace(first, patients=(*first.patients, trained))
+    other = planned(analysis, tensors, "clinical_logistic")
+    assert also.beside(analysis, tensors, other).patients == first.patients
+    nobody = dataclasses.replace(first, patients=(trained,)).beside(analysis, tensors, other)
+    with pytest.raises(
+        InputError, match="none of the patients to explain can be given to this arm"
+    ):
+        variables._compute_shap(analysis, tensors, nobody)
 
 
 def test_shap_of_a_logistic_regression_is_coefficient_times_distance_from_the_background(
@@ -180,7 +194,7 @@ def test_shap_of_a_logistic_regression_is_coefficient_times_distance_from_the_ba
     """phi of a player is the sum over its columns of coefficient x (own - mean of the background)."""
     own = planned(analysis, tensors, "ctp_logistic")
     known = explain.TableModel.load(analysis, tensors, own)
-    _, background = Explained(own, task).who(analysis, tensors)
+    background = list(Explained.of(analysis, tensors, task).background)
     table = analysis.dataset.table
     distance = known.encoder.transform(table) - known.encoder.transform(table.loc[background]).mean(
         axis=0
@@ -216,7 +230,7 @@ def test_a_variable_that_the_model_ignores_gets_nothing(analysis, tensors, task,
     with torch.no_grad():
         weight[:, [offset + i for i in columns]] = 0
     monkeypatch.setattr(explain.FusedModel, "load", lambda *_: model)
-    values = variables._compute_shap(analysis, tensors, Explained(task, task))
+    values = variables._compute_shap(analysis, tensors, Explained.of(analysis, tensors, task))
     assert values[values["variable"] == "age"]["shap"].abs().max() < 1e-6
     assert values[values["variable"] != "age"]["shap"].abs().max() > 1e-6
     permuted = importance._compute(analysis, tensors, task, 1).fillna({"variable": ""})
@@ -228,11 +242,11 @@ def test_a_variable_that_the_model_ignores_gets_nothing(analysis, tensors, task,
 def test_values_that_do_not_add_up_are_refused(analysis, tensors, task, monkeypatch):
     monkeypatch.setattr(explain.FusedModel, "logit", lambda *_: np.array([5.0]))
     with pytest.raises(RuntimeError, match="allowed to differ by 0.001"):
-        variables._compute_shap(analysis, tensors, Explained(task, task))
+        variables._compute_shap(analysis, tensors, Explained.of(analysis, tensors, task))
 
 
 def test_the_same_seed_gives_the_same_bytes(analysis, tensors, task, shap):
-    again = variables._compute_shap(analysis, tensors, Explained(task, task))
+    again = variables._compute_shap(analysis, tensors, Explained.of(analysis, tensors, task))
     kept = explain.shap_values(analysis, tensors, task)
     assert again.to_csv() == kept.to_csv()
 

@@ -149,26 +149,37 @@ def _end_of_network(
 
 @dataclass(frozen=True)
 class Explained:
-    """A task to explain, and whom with: the patients and the background of another task, if ``like``."""
+    """A task to explain, in which patients, against which background."""
 
     task: Task
-    like: Task
+    patients: tuple[str, ...]
+    background: tuple[str, ...]
 
-    def who(self, analysis: Analysis, cache: TensorCache | None) -> tuple[list[str], list[str]]:
-        """The explained patients and the background patients.
+    @classmethod
+    def of(cls, analysis: Analysis, cache: TensorCache | None, task: Task) -> Explained:
+        """A task with patients whom its model did not see (`patients.chosen`), and its background."""
+        chosen = patients.chosen(analysis, cache, task, analysis.settings.explained_patients)
+        training = experiment.fold_patients(analysis, cache, task)["train"]
+        return cls(task, tuple(chosen), tuple(patients.background(analysis, training)))
 
-        Of the patients of ``like``, those whom this task's model can be given and was not trained on.
+    def beside(self, analysis: Analysis, cache: TensorCache | None, task: Task) -> Explained:
+        """Another task in the same patients, against the same background.
+
+        But for those who lack what its arm needs, or whom it was trained on.
         """
-        settings = analysis.settings
-        chosen = patients.chosen(analysis, cache, self.like, settings.explained_patients)
-        training = experiment.fold_patients(analysis, cache, self.like)["train"]
-        background = patients.background(analysis, training)
-        if self.like is not self.task:
-            own = experiment.fold_patients(analysis, cache, self.task)
-            known, usable = own["train"] + own["inner"], [p for part in own.values() for p in part]
-            chosen = [p for p in chosen if p in usable and p not in known]
-            background = [p for p in background if p in usable]
-        return chosen, background
+        own = experiment.fold_patients(analysis, cache, task)
+        known = {*own["train"], *own["inner"]}
+        usable = {p for part in own.values() for p in part}
+        chosen = tuple(p for p in self.patients if p in usable - known)
+        return Explained(task, chosen, tuple(p for p in self.background if p in usable))
+
+    def kept(self, analysis: Analysis) -> tuple[Analysis, str, list]:
+        """Where its SHAP values are kept: what `keeping.path` takes."""
+        depends_on = [
+            self.task.folder.name, self.patients, self.background,
+            analysis.settings.subset("shap_permutations", "seed"),
+        ]  # fmt: skip
+        return analysis, f"shap-{self.task.arm.name}-{self.task.fold}", depends_on
 
 
 def shap_values(
@@ -187,25 +198,21 @@ def shap_values(
 
     Raises
     ------
+    InputError
+        If the arm cannot be explained, or none of the patients can be given to it.
     RuntimeError
         If base value and SHAP values do not add up to the logit, to 1e-3.
     """
-    explained = Explained(task, like or task)
+    explained = Explained.of(analysis, cache, like or task)
+    if like is not None:
+        explained = explained.beside(analysis, cache, task)
+    return _kept_shap(analysis, cache, explained)
+
+
+def _kept_shap(analysis: Analysis, cache: TensorCache | None, explained: Explained) -> pd.DataFrame:
     return keeping.kept_table(
-        analysis,
-        f"shap-{task.arm.name}-{task.fold}",
-        _depends_on(analysis, cache, explained),
-        lambda: _compute_shap(analysis, cache, explained),
+        *explained.kept(analysis), lambda: _compute_shap(analysis, cache, explained)
     )
-
-
-def _depends_on(analysis: Analysis, cache: TensorCache | None, explained: Explained) -> list:
-    """What SHAP values of a task are made of, beside the code of this package."""
-    return [
-        explained.task.folder.name,
-        explained.who(analysis, cache),
-        analysis.settings.subset("shap_permutations", "seed"),
-    ]
 
 
 def shap_of_folds(
@@ -226,24 +233,18 @@ def shap_of_folds(
     InputError
         If an arm cannot be explained, or was not run.
     """
-    pairs = [(task, task) for task in tasks]
-    like = {(task.seed, task.fold): task for task in tasks}
+    explained = [Explained.of(analysis, cache, task) for task in tasks]
+    like = {(one.task.seed, one.task.fold): one for one in explained}
     for task in experiment.plan(analysis, cache, list(beside)):
         if (task.seed, task.fold) in like:
-            pairs.append((task, like[task.seed, task.fold]))
-    calls = [(analysis, cache, *pair) for pair in pairs]
-    known = all(_path(analysis, cache, Explained(*pair)).exists() for pair in pairs)
+            explained.append(like[task.seed, task.fold].beside(analysis, cache, task))
+    calls = [(analysis, cache, one) for one in explained]
+    known = all(keeping.path(*one.kept(analysis), ".csv").exists() for one in explained)
     frames = workers.run(
-        shap_values, calls, workers=analysis.settings.workers, label="SHAP values: models",
-        titles=[task.title for task, _ in pairs], spawn_from=len(calls) + 1 if known else 1,
+        _kept_shap, calls, workers=analysis.settings.workers, label="SHAP values: models",
+        titles=[one.task.title for one in explained], spawn_from=len(calls) + 1 if known else 1,
     )  # fmt: skip
     return pd.concat(frames, ignore_index=True)
-
-
-def _path(analysis: Analysis, cache: TensorCache | None, explained: Explained):
-    task = explained.task
-    depends_on = _depends_on(analysis, cache, explained)
-    return keeping.path(analysis, f"shap-{task.arm.name}-{task.fold}", depends_on, ".csv")
 
 
 def _compute_shap(
@@ -251,7 +252,7 @@ def _compute_shap(
 ) -> pd.DataFrame:
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     task, settings = explained.task, analysis.settings
-    chosen, background = explained.who(analysis, cache)
+    chosen, background = explained.patients, explained.background
     if not chosen:
         raise InputError(f"{task.title}: none of the patients to explain can be given to this arm")
     model = model_of(analysis, cache, task)
