@@ -53,6 +53,7 @@ def test_a_ratio_and_its_parts_are_one_player(words, study):
     assert [set(p.columns) for p in joint] == [
         {"core_ml", "tmax6_ml", "tmax10_ml", "mismatch_ratio", "hir"}
     ], "mismatch ratio and HIR share the Tmax > 6 s volume"
+    assert joint[0].label == "Mismatch ratio + Hypoperfusion intensity ratio, with parts"
     assert joint[0].name == "core_ml+tmax6_ml+tmax10_ml+mismatch_ratio+hir"
     assert [p.name for p in players][:2] == ["age", "sex"]
 
@@ -82,7 +83,11 @@ def test_values_are_told_in_words(analysis):
     other = dataclasses.replace(
         analysis, dataset=dataclasses.replace(analysis.dataset, table=changed)
     )
-    assert explain.described(other, rows)["text"].tolist() == ["71 y", "male", "not recorded, 0.25"]
+    assert explain.described(other, rows)["text"].tolist() == [
+        "71 y",
+        "male",
+        "core_ml not recorded, hir 0.25",
+    ]
 
 
 @pytest.mark.parametrize("arm", ["daft", "ctp_logistic"])
@@ -397,6 +402,17 @@ def test_a_permuted_variable_is_another_patient_s(analysis, tensors, task, permu
     rows = permuted.query("arm == 'ctp_logistic' and variable == 'sex' and repeat == 1")
     found = rows.set_index("participant_id")["logit"][people]
     np.testing.assert_allclose(found, known.logit(None, values), rtol=1e-5)
+
+
+def test_the_caption_of_permutation_states_patients_and_orders(analysis, permuted):
+    caption = explain.permuted_caption(permuted, analysis.y)
+    people = permuted["participant_id"].unique()
+    for words in (
+        f"{len(people)} patients",
+        "in 2 orders",
+        f"({int(analysis.y[people].sum())} with",
+    ):
+        assert words in caption
 
 
 def test_orders_differ_between_variables_and_repeats_but_not_between_calls():

@@ -20,6 +20,21 @@ from rlvo_lib.explain.counterfactuals import (
     changes_of,
     counterfactuals,
     not_simulated,
+from rlvo_lib.explain.importance import (
+    PERMUTED_COLUMNS,
+    permuted,
+    permuted_caption,
+    permuted_logits,
+)
+from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
+from rlvo_lib.explain.model import FusedModel
+from rlvo_lib.explain.patients import background, chosen, unseen
+from rlvo_lib.explain.players import (
+    PLAYER_COLUMNS,
+    Player,
+    described,
+    players_of,
+    players_table,
 )
 from rlvo_lib.explain.importance import PERMUTED_COLUMNS, permuted, permuted_logits
 from rlvo_lib.explain.maps import (
@@ -101,6 +116,7 @@ __all__ = [
     "not_simulated",
     "null_rows",
     "permuted",
+    "permuted_caption",
     "permuted_logits",
     "players_of",
     "players_table",

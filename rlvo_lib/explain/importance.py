@@ -61,6 +61,19 @@ def permuted(
     return found.assign(logit=[float(f"{value:.6g}") for value in found["logit"]])
 
 
+def permuted_caption(permuted: pd.DataFrame, y: pd.Series) -> str:
+    """What permutation importance is of, in a sentence: patients, orders, what an interval is over."""
+    people = permuted["participant_id"].unique()
+    changed = permuted[permuted["variable"].fillna("") != ""]
+    return (
+        f"Permutation importance of the clinical variables of {', '.join(permuted['arm'].unique())}: each "
+        f"replaced by that of another of {len(people)} patients whom the models did not see "
+        f"({int(y[people].sum())} with the outcome), in {changed['repeat'].nunique()} orders; the fall of "
+        "the AUC of the mean logit over the fold models, interval: bootstrap over patients; 0: not used "
+        "(no skill). What moves the model, not what causes the outcome."
+    )
+
+
 def permuted_logits(
     analysis: Analysis, cache: TensorCache | None, task: Task, repeats: int = REPEATS
 ) -> pd.DataFrame:

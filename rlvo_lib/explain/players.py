@@ -63,9 +63,16 @@ def players_of(dictionary: Dictionary, columns: Sequence[str]) -> list[Player]:
     for name in columns:
         own = tuple(c for c in columns if c in joined[name])
         if own not in found:
-            label = " + ".join(dictionary[c].label for c in own)
-            found[own] = Player("+".join(own), own, headings[name], label)
+            found[own] = Player("+".join(own), own, headings[name], _label(dictionary, own))
     return list(found.values())
+
+
+def _label(dictionary: Dictionary, columns: tuple[str, ...]) -> str:
+    """A column's label; of several those of the calculated ones, as they say what the others are."""
+    if len(columns) == 1:
+        return dictionary[columns[0]].label
+    made = [c for c in columns if set(dictionary[c].parents) & set(columns)]
+    return " + ".join(dictionary[c].label for c in made) + ", with parts"
 
 
 def _headings(dictionary: Dictionary) -> dict[str, str]:
@@ -92,14 +99,15 @@ def players_table(analysis: Analysis, arms: Sequence[str]) -> pd.DataFrame:
 def described(analysis: Analysis, shap: pd.DataFrame) -> pd.DataFrame:
     """Rows of SHAP values with a column ``text``: the patient's value in words ("71 y", "male").
 
-    Of a joint player the values of all its columns, separated by commas. The rows need participant_id
+    Of a joint player the values of all its columns, each after its name. The rows need participant_id
     and variable.
     """
     table, words = analysis.dataset.table, []
     for participant, variable in zip(shap["participant_id"], shap["variable"], strict=True):
-        texts = [
-            _text(analysis.dictionary, c, table.at[participant, c]) for c in variable.split("+")
-        ]
+        columns = variable.split("+")
+        texts = [_text(analysis.dictionary, c, table.at[participant, c]) for c in columns]
+        if len(columns) > 1:
+            texts = [f"{c} {text}" for c, text in zip(columns, texts, strict=True)]
         words.append(", ".join(texts))
     return shap.assign(text=words)
 
