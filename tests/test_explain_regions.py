@@ -163,6 +163,16 @@ def test_enrichment_is_a_ratio_of_means():
     assert (found["n"], found["chance"], found["hit_rate"], found["data"]) == (2, 0.1, 1.0, "real")
 
 
+def test_enrichment_is_set_against_the_edges_of_the_same_patients():
+    rows = [_row(f"p{k}", 0.2 + 0.1 * k, 0.1) for k in range(3)]
+    rows += [_row(f"p{k}", 0.1 + 0.05 * k, 0.1, method="edges") for k in range(2)]
+    found = results.region_enrichment(pd.DataFrame(rows), data="real").set_index("method")
+    over = found.loc["m", ["over_control", "low_over_control", "high_over_control"]]
+    assert over.tolist() == pytest.approx([2.0, 2.0, 2.0])  # p2 has no edges and is left out
+    assert found.loc["m", "enrichment"] == pytest.approx(3.0)
+    assert np.isnan(found.loc["edges", "over_control"])
+
+
 def test_enrichment_does_not_depend_on_the_order_of_rows():
     rows = pd.DataFrame([_row(f"p{k}", 0.1 * k, 0.2) for k in range(6)])
     first = results.region_enrichment(rows, data="real")

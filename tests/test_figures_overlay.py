@@ -122,6 +122,16 @@ def test_the_projection_keeps_the_value_largest_in_size():
     assert figure.axes[1].images[1].get_array().compressed().tolist() == [-2.0]
 
 
+def test_the_projection_shows_vessels_or_the_mean_of_the_scan():
+    scan, vessels = np.full((3, 3, 4), 1000.0), np.zeros((3, 3, 4))
+    scan[:, :, 1:], vessels[1, 1, 2] = 20.0, 1.0
+    figure = figures.overlay(scan, scan, np.eye(4), planes=["axial"])
+    assert (figure.axes[1].images[0].get_array() == 35.0).all()  # (80 + 3 × 20) / 4
+    figure = figures.overlay(scan, scan, np.eye(4), planes=["axial"], vessels=vessels)
+    beneath = figure.axes[1].images[0].get_array()
+    assert beneath[1, 1] == 80.0 and beneath.sum() == 80.0
+
+
 def test_a_flat_map_is_said_and_not_drawn():
     figure = draw(figures.overlay(np.ones((4, 4, 4)), np.zeros((4, 4, 4)), np.eye(4)))
     assert all(len(axis.images) == 1 for axis in figure.axes[:3])

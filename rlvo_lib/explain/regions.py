@@ -49,6 +49,9 @@ REGION_COLUMNS = [
     "reason",
 ]  # fmt: skip
 OUTSIDE = "outside"
+WORTH_A_PROCESS = (
+    10_000_000  # voxels of all patients: below, starting one takes longer than the work
+)
 
 
 @dataclass(frozen=True)
@@ -207,9 +210,10 @@ def _shares(
         )
         for p in maps.participants
     ]
+    many = np.prod(analysis.settings.grid_shape) * len(calls) > WORTH_A_PROCESS
     rows = workers.run(
         _patient_rows, calls, workers=analysis.settings.workers, label="regions: patients",
-        spawn_from=9 if analysis.settings.workers > 1 else len(calls) + 1,
+        spawn_from=1 if many else len(calls) + 1,
     )  # fmt: skip
     table = pd.DataFrame(
         [row for some in rows for row in some], columns=[c for c in REGION_COLUMNS if c != "arm"]

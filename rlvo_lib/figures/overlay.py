@@ -41,6 +41,7 @@ def overlay(
     threshold: float = 0.15,
     outlines: Mapping[str, np.ndarray] | None = None,
     beside: Callable[[Axes], object] | None = None,
+    vessels: np.ndarray | None = None,
     title: str = "",
 ) -> Figure:
     """A map over a scan: slices through its largest value, and its largest values projected from above.
@@ -51,8 +52,9 @@ def overlay(
         speaks for the outcome, purple against), another from dark to bright. A map that is the same everywhere is
         not drawn: the figure says so.
     affine : ``(4, 4)``, voxel indices to world mm (RAS+).
-    planes : of `PLANES`, a slice each. mip : also an axial projection: the brightest of the scan, and the map's
-        value that is largest in size, along each line from top to bottom.
+    planes : of `PLANES`, a slice each. mip : also an axial projection: the map's value that is largest in size
+        along each line from top to bottom, over the scan's mean within its window (its maximum would be skull).
+    vessels : mask ``(X, Y, Z)``; given, the projection shows its maximum in the place of the scan.
     window, unit : of the scan. map_unit : of the map.
     at_mm : world mm (RAS+) that the slices go through; None: where the map is largest in size.
     limit : the map's value at the end of the colour bar; None: its largest in size.
@@ -62,9 +64,12 @@ def overlay(
     """
     scan, map_ = np.asarray(scan, float), np.asarray(map_, float)
     outlines = {name: np.asarray(mask, float) for name, mask in (outlines or {}).items()}
-    _check(scan, map_, planes, outlines)
+    lumen = {} if vessels is None else {"vessels": np.asarray(vessels, float)}
+    _check(scan, map_, planes, outlines | lumen)
     flat = not np.ptp(map_) > 0
-    (scan, map_, *masks), grid = _straight([scan, map_, *outlines.values()], affine)
+    volumes = [scan, map_, *outlines.values(), *lumen.values()]
+    (scan, map_, *masks), grid = _straight(volumes, affine)
+    beneath = _projected(scan, masks.pop() if lumen else None, window)
     at = _place(map_, grid, at_mm)
     panels = [(plane, False) for plane in planes] + [("axial", True)] * mip
     widths = [1.0] * len(panels) + [1.1] * (beside is not None)
@@ -78,7 +83,8 @@ def overlay(
     colours = _colours(map_, limit)
     colour = None
     for axis, (plane, whole) in zip(axes, panels, strict=True):
-        grey = _draw(axis, _cut(scan, plane, at, whole), plane, grid, window)
+        seen = beneath if whole else _cut(scan, plane, at)
+        grey = _draw(axis, seen, plane, grid, window)
         if not flat:
             shown = _cut(map_, plane, at, whole, by_size=True)
             shown = np.ma.masked_where(np.abs(shown) < threshold * colours["vmax"], shown)
@@ -189,6 +195,15 @@ def _straight(
     lowest = [float(volumes[0].min())] + [0.0] * (len(volumes) - 1)
     pairs = zip(volumes, lowest, strict=True)
     return [images.resample(volume, affine, grid, shape, fill) for volume, fill in pairs], grid
+
+
+def _projected(
+    scan: np.ndarray, vessels: np.ndarray | None, window: tuple[float, float]
+) -> np.ndarray:
+    """What lies beneath a projection from above (X, Y), within the scan's window."""
+    if vessels is None:
+        return np.clip(scan, *window).mean(axis=2)
+    return window[0] + (window[1] - window[0]) * np.clip(vessels.max(axis=2), 0, 1)
 
 
 def _place(map_: np.ndarray, grid: np.ndarray, at_mm: Sequence[float] | None) -> np.ndarray:

@@ -10,10 +10,12 @@ from rlvo_lib.results.checks import usable_methods
 
 COLUMNS = (
     "arm", "method", "kind", "region", "n", "volume_share", "share", "enrichment", "low", "high",
-    "enrichment_negative", "low_negative", "high_negative", "hit_rate", "chance", "reason", "data",
+    "enrichment_negative", "low_negative", "high_negative", "over_control", "low_over_control",
+    "high_over_control", "hit_rate", "chance", "reason", "data",
 )  # fmt: skip
 NEEDED = ("participant_id", "arm", "method", "region", "kind", "share", "share_negative", "volume_share", "hit")  # fmt: skip
 LEAST = 2  # patients of an interval
+CONTROL = "edges"  # the method that knows the image and no model
 
 
 def region_enrichment(
@@ -25,6 +27,9 @@ def region_enrichment(
     map that knows nothing gets. A mean of patients' ratios would be ruled by those whose region is a few voxels, and
     a geometric mean has no value where one patient's region gets nothing.
 
+    Any map that follows the image is enriched where the image has edges, as at vessels, whatever the model: only
+    what exceeds the control `CONTROL` says something of the model.
+
     Parameters
     ----------
     regions : `explain.region_shares`; a row a patient, method, kind and region. A patient without the region, or
@@ -33,7 +38,8 @@ def region_enrichment(
     Returns
     -------
     DataFrame with `COLUMNS`: n patients; mean shares; enrichment of the positive attribution, [low, high] by
-    percentile bootstrap over patients; the same of the negative one; hit_rate: how often the highest voxel lies in
+    percentile bootstrap over patients; the same of the negative one; over_control: mean share over that of the
+    method ``edges`` in the same patients, with its interval; hit_rate: how often the highest voxel lies in
     the region, beside chance, the mean share of the volume. NaN with a reason where nothing can be said.
 
     Examples
@@ -47,8 +53,14 @@ def region_enrichment(
         if column not in regions:
             raise InputError(f"regions: column '{column}' is missing")
     rows = []
+    edges = regions[regions["method"] == CONTROL].set_index(
+        ["arm", "kind", "region", "participant_id"]
+    )["share"]
     for keys, part in regions.groupby(["arm", "method", "kind", "region"], sort=False):
-        rows.append((*keys, *_row(part, resamples, seed), data))
+        arm, method, kind, region = keys
+        same = [(arm, kind, region, p) for p in part["participant_id"]]
+        control = np.nan if method == CONTROL else edges.reindex(same).to_numpy()
+        rows.append((*keys, *_row(part.assign(control=control), resamples, seed), data))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -56,6 +68,7 @@ def _row(part: pd.DataFrame, resamples: int, seed: int) -> tuple:
     ordered = part.sort_values("participant_id")
     known = ordered[ordered["share"].notna()]
     against = ordered[ordered["share_negative"].notna()]
+    paired = known[known["control"].notna()]
     hits = ordered["hit"].dropna()
     volume = float(known["volume_share"].mean()) if len(known) else np.nan
     reason = ""
@@ -65,6 +78,7 @@ def _row(part: pd.DataFrame, resamples: int, seed: int) -> tuple:
         len(known), volume, float(known["share"].mean()) if len(known) else np.nan,
         *_ratio(known["share"], known["volume_share"], resamples, seed),
         *_ratio(against["share_negative"], against["volume_share"], resamples, seed),
+        *_ratio(paired["share"], paired["control"], resamples, seed),
         float(hits.mean()) if len(hits) else np.nan, volume, reason,
     )  # fmt: skip
 
@@ -72,13 +86,15 @@ def _row(part: pd.DataFrame, resamples: int, seed: int) -> tuple:
 def _ratio(
     share: pd.Series, volume: pd.Series, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Ratio of the means and its percentile bootstrap interval over patients."""
+    """Ratio of the means and its percentile bootstrap interval over patients; NaN where nothing divides."""
     n = len(share)
     if n < LEAST:
         return np.nan, np.nan, np.nan
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    ratios = (draws @ share.to_numpy(float)) / (draws @ volume.to_numpy(float))
-    low, high = np.quantile(ratios, [0.025, 0.975])
+    above, below = draws @ share.to_numpy(float), draws @ volume.to_numpy(float)
+    if not (below > 0).all():
+        return np.nan, np.nan, np.nan
+    low, high = np.quantile(above / below, [0.025, 0.975])
     return float(share.mean() / volume.mean()), float(low), float(high)
 
 
