@@ -67,7 +67,8 @@ def test_every_check_is_made_and_the_tables_are_written(trained, small, tmp_path
     table = benchmark.run(small, "daft", [0, 1], tmp_path)
     verdicts = table.set_index(["method", "check"])["verdict"]
     assert set(verdicts["gradcam"].index) == set(results.CHECKS)
-    assert "not made" not in set(verdicts["edges"])
+    lacking = verdicts["edges"][verdicts["edges"] == "not made"]
+    assert list(lacking.index) in ([], ["stability_shifts"]), "made in half of the patients"
     assert verdicts["gradcam", "stability_seeds"] == "pass", "the same networks twice"
     assert verdicts["edges", "label_randomisation"] == verdicts["random", "learnt"] == "fail"
     written = storage.read_csv(tmp_path / "checks.csv")
