@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from rlvo_lib import results
+from rlvo_lib import results, storage
 from rlvo_lib.config import InputError
 from rlvo_lib.results import checks
 
@@ -174,3 +174,18 @@ def test_criteria_say_the_numbers_that_are_applied():
     assert str(checks.RELIABLE) in words["stability_seeds"]
     assert set(checks._JUDGES) == set(results.CHECKS)
     assert results.check_labels(["null"]) == {"null": "nothing to find"}
+
+
+def test_the_table_is_the_same_from_the_file(tmp_path):
+    rows = pd.concat(
+        [made("deletion", spread(-0.3, 0.2), part="5%"), made("null", 0.1, 0.1, part="core"),
+         made("model_randomisation", spread(0.2, 0.1), np.nan, measure="absolute"),
+         made("stability_folds", spread(0.5, 0.1), 0.1, measure="boxes", part="4 models")]
+    )  # fmt: skip
+    storage.write_csv(tmp_path / "checks.csv", rows)
+    table = results.explanation_checks(rows, data="simulated", resamples=100)
+    read = storage.read_csv(tmp_path / "checks.csv")
+    again = results.explanation_checks(read, data="simulated", resamples=100)
+    pd.testing.assert_frame_equal(table, again)
+    storage.write_csv(tmp_path / "table.csv", table)
+    assert set(storage.read_csv(tmp_path / "table.csv")["verdict"]) == {"pass", "not made"}
