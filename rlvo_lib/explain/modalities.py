@@ -9,7 +9,7 @@ asked a second time with the scans flagged absent. `rlvo_lib.results.modalities`
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -221,40 +221,56 @@ def _values(
     The features of a coalition of images serve it with and without the clinical variables.
     """
     absent = [mixer.absent(part) for part in donors.parts] if flagged else donors.parts
-    found = {}
+    inside = list(itertools.product([False, True], repeat=len(absent)))
+    chosen = (
+        [one if here else other for here, one, other in zip(which, own.parts, absent, strict=True)]
+        for which in inside
+    )
+    keys, features, people = [], [], []
     with torch.inference_mode():
-        inside = list(itertools.product([False, True], repeat=len(absent)))
-        mixed: list[Tensor] = []
-        for which in inside:
-            pairs = zip(which, own.parts, absent, strict=True)
-            mixed.append(mixer.together([one if here else other for here, one, other in pairs]))
-        sizes = [len(images) for images in mixed]
-        for which, features in zip(
-            inside, _features(mixer, mixed, model.batch).split(sizes), strict=True
-        ):
+        for which, found in zip(inside, _features(mixer, chosen, model.batch), strict=True):
             for clinical in (False, True) if model.columns else (None,):
-                people = donors if clinical is False else own
-                key = which if clinical is None else (*which, clinical)
-                found[key] = float(_logits(model, mixer, features, people).mean())
-    return found
+                keys.append(which if clinical is None else (*which, clinical))
+                features.append(found)
+                people.append(donors if clinical is False else own)
+        logits = _logits(mixer, features, people, model.batch)
+    return {key: float(part.mean()) for key, part in zip(keys, logits, strict=True)}
 
 
-def _features(mixer: _Images | _Stems, mixed: list[Tensor], batch: int) -> Tensor:
-    return torch.cat([mixer.features(part) for part in torch.cat(mixed).split(batch)])
+def _features(
+    mixer: _Images | _Stems, chosen: Iterable[list[Tensor]], batch: int
+) -> Iterator[Tensor]:
+    """The features of each coalition's images, a batch or a coalition at a time, whichever is more."""
+    waiting: list[Tensor] = []
+
+    def done() -> Iterator[Tensor]:
+        sizes = [len(images) for images in waiting]
+        parts = [mixer.features(part) for part in torch.cat(waiting).split(batch)]
+        yield from torch.cat(parts).split(sizes)
+
+    for parts in chosen:
+        waiting.append(mixer.together(parts))
+        if sum(map(len, waiting)) >= batch:
+            yield from done()
+            waiting.clear()
+    if waiting:
+        yield from done()
 
 
 def _logits(
-    model: FusedModel, mixer: _Images | _Stems, features: Tensor, people: _People
-) -> np.ndarray:
-    """The logits of n images' features with the clinical variables of n people; either may be one."""
-    n = max(len(features), len(people.added))
-    features = features.expand(n, *features.shape[1:])
-    tabular = None if people.tabular is None else people.tabular.expand(n, -1)
-    found = [
-        mixer.logits(part, None if tabular is None else tabular[k * model.batch :][: len(part)])
-        for k, part in enumerate(features.split(model.batch))
-    ]
-    return torch.cat(found)[:, 0].double().cpu().numpy() + people.added
+    mixer: _Images | _Stems, features: list[Tensor], people: list[_People], batch: int
+) -> list[np.ndarray]:
+    """The logits of each n images' features with the clinical variables of n people; either may be one."""
+    sizes = [max(len(f), len(p.added)) for f, p in zip(features, people, strict=True)]
+    every = torch.cat([f.expand(n, *f.shape[1:]) for f, n in zip(features, sizes, strict=True)])
+    added = [np.broadcast_to(p.added, n) for p, n in zip(people, sizes, strict=True)]
+    tabular: Sequence[Tensor | None] = [None] * -(-len(every) // batch)
+    if people[0].tabular is not None:
+        rows = [p.tabular.expand(n, -1) for p, n in zip(people, sizes, strict=True)]
+        tabular = torch.cat(rows).split(batch)
+    found = [mixer.logits(f, t) for f, t in zip(every.split(batch), tabular, strict=True)]
+    together = torch.cat(found)[:, 0].double().cpu().numpy() + np.concatenate(added)
+    return np.split(together, np.cumsum(sizes)[:-1])
 
 
 class _Images:
@@ -310,10 +326,12 @@ class _Stems(_Images):
             self.network.encoder(images)
         finally:
             hook.remove()
-        return [
+        order = torch.channels_last_3d  # of their sum as well, which then need not be copied
+        each = [
             functional.conv3d(seen[0][:, own], conv.weight[:, own], None, conv.stride, conv.padding)
             for own in self.inputs
         ]
+        return [part.contiguous(memory_format=order) for part in each]
 
     def absent(self, part: Tensor) -> Tensor:
         return torch.zeros_like(part[:1])
@@ -323,7 +341,7 @@ class _Stems(_Images):
         return joined if bias is None else joined + bias[:, None, None, None]
 
     def features(self, joined: Tensor) -> Tensor:
-        x = self.trunk.stem[1:](joined.contiguous(memory_format=torch.channels_last_3d))
+        x = self.trunk.stem[1:](joined)
         for block in self.trunk.blocks:
             x = block(x)
         return self.trunk.last(x)
