@@ -174,3 +174,29 @@ def test_bars_of_importance_carry_the_reliability():
     axis = draw(figures.reads_importance_bars(table)).axes[0]
     assert _ticks(axis) == ["age", "siphon"]
     assert [text.get_text() for text in axis.texts] == ["R² 0.53"]
+
+
+def test_shared_variables_of_two_arms_stand_side_by_side_with_their_agreement():
+    shap = pd.DataFrame({
+        "arm": "daft", "variable": ["age", "sex", "only"], "mean_abs_shap": [0.1, 0.3, 0.9],
+        "low": 0.05, "high": 1.0,
+    })  # fmt: skip
+    reads = pd.DataFrame({
+        "arm": "concepts", "variable": ["age", "siphon", "sex"],
+        "mean_abs_contribution": [0.2, 0.5, 0.1], "low": 0.05, "high": 0.6,
+    })  # fmt: skip
+    agreement = pd.DataFrame({
+        "arm": "daft", "concepts_arm": ["concepts", "concepts", "other"],
+        "level": ["patient", "mean", "mean"], "spearman": [0.57, np.nan, 0.9],
+        "low": [0.5, np.nan, 0.8], "high": [0.6, np.nan, 1.0], "reason": ["", "2 variables", ""],
+    })  # fmt: skip
+    figure = draw(figures.concept_agreement_bars(shap, reads, agreement))
+    first, second = figure.axes
+    assert _ticks(first) == ["sex", "age"]
+    assert [bar.get_width() for bar in first.patches] == [0.3, 0.1]
+    assert [bar.get_width() for bar in second.patches] == [0.1, 0.2]
+    words = figure.get_supxlabel()
+    assert "0.57 [0.50 to 0.60]" in words and "not known (2 variables)" in words
+    assert "0.9" not in words
+    with pytest.raises(InputError, match="share no variable"):
+        figures.concept_agreement_bars(shap, reads.assign(variable="x"), agreement)

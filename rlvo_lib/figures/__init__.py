@@ -28,6 +28,12 @@ from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.planning import auc_width_by_n
 from rlvo_lib.figures.reads import reads_bars, reads_importance_bars, what_if_dots
 from rlvo_lib.figures.regions import region_forest
+from rlvo_lib.figures.reads import (
+    concept_agreement_bars,
+    reads_bars,
+    reads_importance_bars,
+    what_if_dots,
+)
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest
@@ -55,6 +61,7 @@ __all__ = [
     "coalition_forest",
     "contribution_bars",
     "counterfactual_scatter",
+    "concept_agreement_bars",
     "decision_curves",
     "deletion_curves",
     "flow_diagram",

@@ -179,6 +179,64 @@ def reads_importance_bars(
     return figure
 
 
+def concept_agreement_bars(
+    shap_importance: pd.DataFrame,
+    reads_importance: pd.DataFrame,
+    agreement: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    arm_labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """The variables that an end-to-end arm and an arm of concepts share, by how much they move each.
+
+    Parameters
+    ----------
+    shap_importance : `results.shap_importance` of one arm.
+    reads_importance : `results.reads_importance` of one arm.
+    agreement : `results.concept_agreement`; the two arms' rank correlations stand above the right panel.
+    """
+    first = need(shap_importance, "arm", "variable", "mean_abs_shap", "low", "high")
+    second = need(reads_importance, "arm", "variable", "mean_abs_contribution", "low", "high")
+    for frame in (first, second):
+        _require_one(frame, "arm")
+    order = first.sort_values("mean_abs_shap", ascending=False, kind="stable")["variable"]
+    names = [name for name in order if name in set(second["variable"])]
+    if not names:
+        raise InputError("figure: the two arms share no variable")
+    figure = canvas(8.4, 1.7 + 0.25 * len(names), 1, 2, sharey=True)
+    pairs = ((first, "mean_abs_shap", "Mean |SHAP value|"),
+             (second, "mean_abs_contribution", "Mean |contribution|"))  # fmt: skip
+    for k, (axis, (frame, column, words)) in enumerate(zip(figure.axes, pairs, strict=True)):
+        own = frame.set_index("variable").loc[names]
+        spread = np.abs([own[column] - own["low"], own["high"] - own[column]])
+        axis.barh(range(len(names)), own[column], height=0.65, color=COLOURS[5 - 3 * k])
+        axis.errorbar(own[column], range(len(names)), xerr=spread, fmt="none", color=INK, capsize=2)
+        arm = textwrap.fill(name_of(arm_labels, frame["arm"].iloc[0]), 40)
+        axis.set_title(arm, fontsize=9, color=INK)
+        axis.set_xlabel(f"{words}, log-odds [95 % CI]", fontsize=8.5)
+        axis.set_xlim(0, None)
+        axis.grid(axis="x", color=GRID, linewidth=0.6)
+        axis.locator_params(axis="x", nbins=5)
+    figure.axes[0].set_yticks(range(len(names)), [name_of(labels, n) for n in names], fontsize=8)
+    figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel(
+        _agreement_words(agreement, first["arm"].iloc[0], second["arm"].iloc[0]), fontsize=8.5
+    )
+    return figure
+
+
+def _agreement_words(agreement: pd.DataFrame, arm: str, other: str) -> str:
+    rows = agreement[(agreement["arm"] == arm) & (agreement["concepts_arm"] == other)]
+    told = []
+    for row in rows.itertuples():
+        words = {"patient": "of a patient's values, mean", "mean": "of the bars"}[row.level]
+        if np.isnan(row.spearman):
+            told.append(f"{words}: not known ({row.reason})")
+        else:
+            told.append(f"{words}: {row.spearman:.2f} [{row.low:.2f} to {row.high:.2f}]")
+    return "Rank correlation " + "; ".join(told)
+
+
 def _require_one(frame: pd.DataFrame, *columns: str) -> None:
     """InputError unless a figure of one patient, or arm, is given one."""
     for column in columns:
