@@ -24,7 +24,7 @@ from rlvo_lib.config import Arm, Study
 from rlvo_lib.experiment import Task
 from rlvo_lib.explain import keeping
 from rlvo_lib.explain.model import FusedModel
-from rlvo_lib.explain.scope import asked
+from rlvo_lib.explain.scope import asked, one_thread
 from rlvo_lib.preprocess import TensorCache
 
 CLINICAL = "clinical"
@@ -158,8 +158,8 @@ def _kept(
     analysis: Analysis, cache: TensorCache | None, task: Task, ids: Sequence[str]
 ) -> pd.DataFrame:
     def make() -> pd.DataFrame:
-        torch.set_num_threads(1)  # sums in one order: the same bytes each time
-        return coalition_logits(FusedModel.load(analysis, cache, task), ids)
+        with one_thread():
+            return coalition_logits(FusedModel.load(analysis, cache, task), ids)
 
     return keeping.kept_table(analysis, _name(task), _depends(analysis, task, ids), make)
 

@@ -22,7 +22,7 @@ from rlvo_lib.analysis import Analysis
 from rlvo_lib.experiment import Task
 from rlvo_lib.explain import keeping
 from rlvo_lib.explain.model import FusedModel
-from rlvo_lib.explain.scope import asked
+from rlvo_lib.explain.scope import asked, one_thread
 from rlvo_lib.preprocess import TensorCache
 
 MODULATION_COLUMNS = [
@@ -33,6 +33,7 @@ MODULATION_COLUMNS = [
 MODULATED = ("film", "daft")
 #: The place in the block behind which a ReLU silences what is not above 0.
 BEFORE_RELU = 3
+FEW = 6  # models from which processes of their own, each of some 5 s, are worth it
 DIGITS = 5  # significant ones of what is stored
 
 
@@ -79,7 +80,7 @@ def modulation_effects(
     known = all(_place(*call).exists() for call in calls)
     frames = workers.run(
         _kept, calls, workers=analysis.settings.workers, label="modulation: folds",
-        spawn_from=len(calls) + 1 if known else 2,
+        spawn_from=len(calls) + 1 if known else FEW,
     )  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
@@ -97,8 +98,8 @@ def _kept(
     analysis: Analysis, cache: TensorCache | None, task: Task, ids: Sequence[str]
 ) -> pd.DataFrame:
     def make() -> pd.DataFrame:
-        torch.set_num_threads(1)  # sums in one order: the same bytes each time
-        return effects(FusedModel.load(analysis, cache, task), ids)
+        with one_thread():
+            return effects(FusedModel.load(analysis, cache, task), ids)
 
     name = f"modulation-{task.arm.name}-{task.fold}"
     return keeping.kept_table(analysis, name, _depends(analysis, task, ids), make)

@@ -24,7 +24,7 @@ from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.experiment import Task
 from rlvo_lib.explain import keeping
 from rlvo_lib.explain.clinical import ClinicalVariables
-from rlvo_lib.explain.scope import asked
+from rlvo_lib.explain.scope import asked, one_thread
 from rlvo_lib.preprocess import TensorCache
 
 READ_COLUMNS = [
@@ -39,6 +39,7 @@ PERCENTILES = {"10th percentile": 10, "90th percentile": 90}
 PARTS = ("read", "clinical", "measured")
 TOLERANCE = 1e-6  # of contributions' sum, and of probabilities against the stored ones
 HALF_PRECISION = 1e-2  # of probabilities that a GPU stored
+FEW = 6  # models from which processes of their own, each of some 5 s, are worth it
 DIGITS = 6  # significant ones of what is stored
 Logit = Callable[[np.ndarray], np.ndarray]
 
@@ -76,9 +77,10 @@ def concept_reads(
     wanted = analysis.settings.explained_patients
     calls = [(analysis, cache, *one) for one in asked(analysis, cache, tasks, participants, wanted)]
     known = all(place.exists() for call in calls for place in _places(*call))
+    slow = any(task.arm.fusion == "daft" for task in tasks)  # a network is trained
     made = workers.run(
         _kept, calls, workers=analysis.settings.workers, label="reads: folds",
-        spawn_from=len(calls) + 1 if known else 2,
+        spawn_from=len(calls) + 1 if known else 2 if slow else FEW,
     )  # fmt: skip
     return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*made, strict=True))
 
@@ -103,14 +105,14 @@ def _kept(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     @functools.cache
     def model() -> ConceptModel:
-        torch.set_num_threads(1)  # sums in one order: the same bytes each time
         return ConceptModel.load(analysis, cache, task)
 
     depends, names = _depends(analysis, task, ids), _names(task)
-    return (
-        keeping.kept_table(analysis, names[0], depends, lambda: model().reads(ids)),
-        keeping.kept_table(analysis, names[1], depends, lambda: model().what_if(ids)),
-    )
+    with one_thread():
+        return (
+            keeping.kept_table(analysis, names[0], depends, lambda: model().reads(ids)),
+            keeping.kept_table(analysis, names[1], depends, lambda: model().what_if(ids)),
+        )
 
 
 # --------------------------------------------------------------------------------- one fold's model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 from rlvo_lib import experiment
 from rlvo_lib.analysis import Analysis
@@ -53,6 +56,17 @@ def asked(
         if participant not in reached:
             raise InputError(_why_not(analysis, cache, tasks[0], participant))
     return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, and so the same bytes each time; afterwards as many threads as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _why_not(analysis: Analysis, cache: TensorCache | None, task: Task, participant: str) -> str:
