@@ -261,15 +261,15 @@ def test_the_figure_has_a_panel_a_change_and_a_point_a_patient(frame):
     changes = results.counterfactual_changes(frame)
     labels = {name: change.label for name, change in explain.CHANGES.items()}
     figure = figures.counterfactual_scatter(changes, labels=labels)
-    panels = [axis for axis in figure.axes if axis.get_visible()]
-    assert len(panels) == 2
-    assert panels[0].get_title().startswith("Clot twice as long (n = ")
+    panels = figure.axes
+    assert len(panels) == 4, "two changes, each against two risks"
+    assert panels[0].get_title().replace("\n", " ").startswith("Clot twice as long n = ")
     own = changes[changes["change"] == "clot_length"]
-    points = {line.get_label(): line.get_xydata() for line in panels[0].lines}
-    np.testing.assert_allclose(
-        points["true risk, all else held"], 100 * own[["risk", "probability"]].to_numpy()
-    )
-    assert len({(*axis.get_xlim(), *axis.get_ylim()) for axis in panels}) == 1
+    for panel, column in ((panels[0], "risk"), (panels[2], "seen")):
+        points = {line.get_label(): line.get_xydata() for line in panel.lines}["patients"]
+        np.testing.assert_allclose(points, 100 * own[[column, "probability"]].to_numpy())
+    limits = [(*axis.get_xlim(), *axis.get_ylim()) for axis in panels]
+    assert limits[0] == limits[1] and limits[2] == limits[3]
 
 
 def test_the_smoke_profile_changes_few_patients(analysis, frame):
