@@ -344,7 +344,7 @@ def test_the_command_refuses_in_one_line(monkeypatch, capsys, finished, tmp_path
 
 
 def test_wrong_predictions_are_on_the_wrong_side_largest_error_first(cases):
-    wrong = casebook.wrong_predictions(cases, shown=2)
+    wrong = casebook.wrong_cases(cases, shown=2)
     limit = next(iter(cases.limits.values()))
     missed = wrong[wrong["error"] == "false negative"]
     alarms = wrong[wrong["error"] == "false positive"]
@@ -359,7 +359,7 @@ def test_wrong_predictions_are_on_the_wrong_side_largest_error_first(cases):
 
 
 def test_the_page_of_wrong_predictions_lies_in_the_run(cases, finished):
-    wrong = casebook.wrong_predictions(cases, shown=1)
+    wrong = casebook.wrong_cases(cases, shown=1)
     shown = wrong[wrong["shown"]]
     assert len(shown)
     path = casebook.write_wrong_predictions(

@@ -19,7 +19,9 @@ def tasks(analysis, tensors):
 
 @pytest.fixture(scope="module")
 def frame(analysis, tensors, tasks):
-    return explain.counterfactuals(analysis, tensors, tasks[:2], changes=["clot_length", "truncal"])
+    return explain.counterfactuals_of_folds(
+        analysis, tensors, tasks[:2], changes=["clot_length", "truncal"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_the_frame_has_each_patient_change_and_fold_once_and_is_found_again(
     assert (frame["fold"].nunique(), set(frame["change"])) == (2, {"clot_length", "truncal"})
     assert frame.drop(columns="participant_id").notna().all(axis=None)
     assert (frame["logit_before"] != frame["logit_after"]).any()
-    again = explain.counterfactuals(
+    again = explain.counterfactuals_of_folds(
         analysis, tensors, tasks[:2], changes=["clot_length", "truncal"]
     )
     pd.testing.assert_frame_equal(again, frame)
@@ -109,7 +111,9 @@ def test_a_siphon_without_calcium_has_no_plaque(simulation):
 def test_other_datasets_are_refused_with_the_reason(analysis, tensors, tasks, tmp_path):
     real = dataclasses.replace(analysis.dataset, simulated=False)
     with pytest.raises(InputError, match="does not say what its scans were drawn from"):
-        explain.counterfactuals(dataclasses.replace(analysis, dataset=real), tensors, tasks)
+        explain.counterfactuals_of_folds(
+            dataclasses.replace(analysis, dataset=real), tensors, tasks
+        )
     assert explain.changes_of(real) == []
     stored = storage.read_json(analysis.dataset.root / "derivatives/truth/generation.json")
     for field, value, words in (
@@ -125,10 +129,12 @@ def test_other_datasets_are_refused_with_the_reason(analysis, tensors, tasks, tm
 
 def test_an_unknown_change_and_an_arm_without_images_are_refused(analysis, tensors, tasks):
     with pytest.raises(InputError, match="change is 'age'; allowed: calcification"):
-        explain.counterfactuals(analysis, tensors, tasks, changes=["age"])
+        explain.counterfactuals_of_folds(analysis, tensors, tasks, changes=["age"])
     arm = analysis.settings.study.arms["clinical_mlp"]
     with pytest.raises(InputError, match="arm 'clinical_mlp' sees no image"):
-        explain.counterfactuals(analysis, tensors, [dataclasses.replace(tasks[0], what=arm)])
+        explain.counterfactuals_of_folds(
+            analysis, tensors, [dataclasses.replace(tasks[0], what=arm)]
+        )
 
 
 # ------------------------------------------------------------------------------------------ risk

@@ -12,10 +12,10 @@ from rlvo_lib.casebook.writing import open_cases, write_case
 from rlvo_lib.casebook.wrong_predictions import (
     WRONG_PAGE,
     write_wrong_predictions,
-    wrong_predictions,
+    wrong_cases,
 )
 
 __all__ = [
     "WRONG_PAGE", "Cases", "Part", "Picture", "choose_arm", "open_cases", "render_page", "render_patient",
-    "write_case", "write_wrong_predictions", "wrong_predictions",
+    "write_case", "write_wrong_predictions", "wrong_cases",
 ]  # fmt: skip

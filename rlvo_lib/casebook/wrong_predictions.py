@@ -20,7 +20,7 @@ WRONG_PAGE = "wrong_predictions.html"
 SHOWN = 3  # of each kind
 
 
-def wrong_predictions(cases: Cases, *, shown: int = SHOWN) -> pd.DataFrame:
+def wrong_cases(cases: Cases, *, shown: int = SHOWN) -> pd.DataFrame:
     """The false negatives and false positives where results are reported, the largest error first.
 
     Returns
@@ -71,7 +71,7 @@ def write_wrong_predictions(
     cases = Cases(analysis, tensors, tasks[0].arm, list(tasks), predictions, thresholds)
     checks = explaining.read_checks(run, cases.arm.name)
     method = explaining.choose_method(checks, method)
-    wrong = wrong_predictions(cases, shown=shown)
+    wrong = wrong_cases(cases, shown=shown)
     parts = [_summary(cases, wrong)]
     parts += [
         _case(cases, row, method, checks) for row in wrong[wrong["shown"]].itertuples(index=False)

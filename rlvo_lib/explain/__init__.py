@@ -18,7 +18,7 @@ from rlvo_lib.explain.counterfactuals import (
     COUNTERFACTUAL_COLUMNS,
     changed_tensor,
     changes_of,
-    counterfactuals,
+    counterfactuals_of_folds,
     not_simulated,
 from rlvo_lib.explain.importance import (
     PERMUTED_COLUMNS,
@@ -99,6 +99,9 @@ __all__ = [
     "checks_of_labels",
     "checks_of_seeds",
     "chosen",
+    "counterfactuals_of_folds",
+    "not_simulated",
+    "is_flat",
     "concept_reads",
     "counterfactuals",
     "described",

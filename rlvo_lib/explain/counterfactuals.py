@@ -201,7 +201,7 @@ def changes_of(dataset: Dataset) -> list[str]:
     return [name for name in CHANGES if any(simulation.changed(p, name) for p in ids)]
 
 
-def counterfactuals(
+def counterfactuals_of_folds(
     analysis: Analysis, cache: TensorCache, tasks: list[Task], *, changes: list[str] | None = None
 ) -> pd.DataFrame:
     """Predictions and risks of simulated patients before and after one thing is changed.
