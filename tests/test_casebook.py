@@ -180,6 +180,7 @@ def test_a_flat_map_is_said_and_not_drawn(cases, tested, monkeypatch):
 
 def test_an_arm_of_one_scan_has_neither_clinical_variables_nor_modalities(frozen, tested):
     ncct = casebook.open_cases(frozen, "ncct")
+    ncct = dataclasses.replace(ncct, tasks=ncct.tasks[:1])  # one model is enough
     part = explaining.drivers_part(ncct, tested, "gradcam", None)
     assert any("sees no clinical variables" in words for words in part.text)
     assert len(part.beside) == 1
@@ -366,7 +367,7 @@ def test_the_page_of_wrong_predictions_lies_in_the_run(cases, finished):
         finished.out,
         cases.analysis,
         cases.tensors,
-        cases.tasks,
+        cases.tasks[:1],
         predictions=cases.predictions,
         thresholds=cases.thresholds,
         data="simulated",
