@@ -20,23 +20,13 @@ from rlvo_lib.explain.counterfactuals import (
     changes_of,
     counterfactuals_of_folds,
     not_simulated,
+)
 from rlvo_lib.explain.importance import (
     PERMUTED_COLUMNS,
     permuted,
     permuted_caption,
     permuted_logits,
 )
-from rlvo_lib.explain.maps import occlusion_map, saliency_maps, save_map
-from rlvo_lib.explain.model import FusedModel
-from rlvo_lib.explain.patients import background, chosen, unseen
-from rlvo_lib.explain.players import (
-    PLAYER_COLUMNS,
-    Player,
-    described,
-    players_of,
-    players_table,
-)
-from rlvo_lib.explain.importance import PERMUTED_COLUMNS, permuted, permuted_logits
 from rlvo_lib.explain.maps import (
     Maps,
     fold_maps,
@@ -99,11 +89,8 @@ __all__ = [
     "checks_of_labels",
     "checks_of_seeds",
     "chosen",
-    "counterfactuals_of_folds",
-    "not_simulated",
-    "is_flat",
     "concept_reads",
-    "counterfactuals",
+    "counterfactuals_of_folds",
     "described",
     "fold_maps",
     "group_means",

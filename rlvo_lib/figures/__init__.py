@@ -26,14 +26,13 @@ from rlvo_lib.figures.performance import (
 )
 from rlvo_lib.figures.phantom import phantom_page
 from rlvo_lib.figures.planning import auc_width_by_n
-from rlvo_lib.figures.reads import reads_bars, reads_importance_bars, what_if_dots
-from rlvo_lib.figures.regions import region_forest
 from rlvo_lib.figures.reads import (
     concept_agreement_bars,
     reads_bars,
     reads_importance_bars,
     what_if_dots,
 )
+from rlvo_lib.figures.regions import region_forest
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest

@@ -228,11 +228,12 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "shap_groups": lambda run: results.shap_groups(
         run.shap, run.attributions("players"), data=run.data, **run.resampling
     ),
-    "shap_agreement": lambda run: results.shap_agreement(
-        run.shap, data=run.data, **run.resampling
-    ),
+    "shap_agreement": lambda run: results.shap_agreement(run.shap, data=run.data, **run.resampling),
     "permutation_importance": lambda run: results.permutation_importance(
-        run.attributions("permuted"), run.y, shap=run.of_explained(run.shap), data=run.data,
+        run.attributions("permuted"),
+        run.y,
+        shap=run.of_explained(run.shap),
+        data=run.data,
         **run.resampling,
     ),  # fmt: skip
     "modality_shares": lambda run: results.modality_shares(
