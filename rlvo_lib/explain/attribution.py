@@ -25,6 +25,9 @@ TARGETS = {"outcome": 1.0, "other": -1.0}
 STEPS = 12  # between baseline and image: Gauss-Legendre nodes, or background patients
 BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
 BOXES = 200  # an occlusion moves the box by half its side, unless these would be more; then by all of it
+BOXED_VOXELS = (
+    150_000_000  # if all boxes have more to pass through the network, a third of the side instead
+)
 NOISE_SD_SHARE = 1 / 16  # smoothness of the random control, as a share of the smallest grid side
 
 
@@ -254,12 +257,17 @@ def occluding_box(shape: tuple[int, int, int]) -> tuple[int, int]:
     """Side of the occluding box and how far it moves, in voxels.
 
     >>> occluding_box((32, 40, 32)), occluding_box((128, 160, 128))
-    ((8, 8), (32, 32))
+    ((8, 8), (43, 43))
     """
+
+    def boxes(box: int, step: int) -> int:
+        return int(np.prod([-(-(n - box) // step) + 1 for n in shape]))
+
     box = max(2, int(min(shape) * BOX_SHARE))
+    if boxes(box, box) * np.prod(shape) > BOXED_VOXELS:
+        box = -(-min(shape) // 3)
     step = max(1, box // 2)
-    many = np.prod([-(-(n - box) // step) + 1 for n in shape])
-    return box, step if many <= BOXES else box
+    return box, step if boxes(box, step) <= BOXES else box
 
 
 _BY_IMAGE = {
