@@ -49,6 +49,11 @@ class Trained:
     tasks: list[experiment.Task]
 
     @property
+    def title(self) -> str:
+        """The scenario as a cell of a table: the bare word null would be read as a missing value."""
+        return f"{self.scenario} scenario"
+
+    @property
     def maps(self) -> explain.Maps:
         """Maps of all `METHODS`, by each fold model and their mean."""
         return explain.maps_of_folds(self.analysis, self.tensors, self.tasks, METHODS)
@@ -92,7 +97,7 @@ def network_table(trained: Sequence[Trained]) -> pd.DataFrame:
         for fold, values in scores:
             area, variance = metrics.delong_covariance(y, values.to_numpy()[:, None])
             low, high, _ = metrics.auc_interval(float(area[0]), float(variance[0, 0]))
-            about = (one.scenario, one.outcomes, one.tasks[0].arm.name, one.tasks[0].seed, fold)
+            about = (one.title, one.outcomes, one.tasks[0].arm.name, one.tasks[0].seed, fold)
             rows.append((*about, len(y), int(y.sum()), float(area[0]), low, high, "simulated"))
     return pd.DataFrame(rows, columns=NETWORK_COLUMNS)
 
@@ -125,7 +130,7 @@ def region_table(trained: Sequence[Trained]) -> pd.DataFrame:
     tables = []
     for one in trained:
         table = results.region_enrichment(one.regions(), data="simulated")
-        table.insert(0, "scenario", one.scenario)
+        table.insert(0, "scenario", one.title)
         table.insert(1, "outcomes", one.outcomes)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -10,14 +10,16 @@ from rlvo_lib.config import InputError
 def table():
     return pd.DataFrame(
         {"arm": "daft", "method": ["gradcam", "gradcam", "edges", "edges"],
-         "check": ["deletion", "null"] * 2, "verdict": ["pass", "not made", "fail", "pass"],
+         "check": ["deletion", "null_scenario"] * 2, "verdict": ["pass", "not made", "fail", "pass"],
          "value": [0.41, np.nan, -0.1, 1.0], "low": [0.2, np.nan, -0.3, 0.9], "high": [0.6, np.nan, 0.2, 1.1]}
     )  # fmt: skip
 
 
 def test_each_cell_says_its_verdict_and_value_in_words(table):
     labels = {"gradcam": "Grad-CAM", "edges": "Edges (control)"}
-    figure = figures.check_table(table, labels=labels, check_labels={"null": "nothing to find"})
+    figure = figures.check_table(
+        table, labels=labels, check_labels={"null_scenario": "nothing to find"}
+    )
     axis = figure.axes[0]
     said = {(t.get_position()): t.get_text() for t in axis.texts}
     assert said[(0, 0)] == "✓ pass\n0.41 [0.20, 0.60]"

@@ -29,7 +29,9 @@ def spread(mean, sd):
 
 
 def test_every_method_meets_every_check_and_what_lacks_says_why():
-    frame = pd.concat([made("deletion", -1.0, part="50%"), made("null", 0.1, 0.1, method="random")])
+    frame = pd.concat(
+        [made("deletion", -1.0, part="50%"), made("null_scenario", 0.1, 0.1, method="random")]
+    )
     table = results.explanation_checks(frame, data="real", resamples=50)
     assert list(table) == checks.CHECK_TABLE_COLUMNS
     assert len(table) == 2 * len(results.CHECKS) and set(table["data"]) == {"real"}
@@ -106,19 +108,19 @@ def test_enrichment_is_the_ratio_of_the_mean_shares(check):
 
 
 def test_one_enriched_region_fails_where_nothing_predicts_and_is_named():
-    quiet = [made("null", spread(0.1, 0.03), 0.1, part=f"region {k}") for k in range(9)]
-    assert row_of(pd.concat(quiet), "null")["verdict"] == "pass"
-    loud = made("null", spread(0.2, 0.02), 0.1, part="vessel wall")
-    found = row_of(pd.concat([*quiet, loud]), "null")
+    quiet = [made("null_scenario", spread(0.1, 0.03), 0.1, part=f"region {k}") for k in range(9)]
+    assert row_of(pd.concat(quiet), "null_scenario")["verdict"] == "pass"
+    loud = made("null_scenario", spread(0.2, 0.02), 0.1, part="vessel wall")
+    found = row_of(pd.concat([*quiet, loud]), "null_scenario")
     assert found["verdict"] == "fail" and found["reason"] == "1 of 10 regions: vessel wall"
     assert found["value"] == pytest.approx(2, rel=0.1)
 
 
 def test_limits_of_many_regions_are_wider_than_those_of_one():
-    rows = made("null", spread(0.1, 0.05), 0.1, part="core")
-    alone = row_of(rows, "null")
-    many = [rows, *(made("null", 0.0, 0.1, part=f"region {k}") for k in range(9))]
-    among = row_of(pd.concat(many), "null")
+    rows = made("null_scenario", spread(0.1, 0.05), 0.1, part="core")
+    alone = row_of(rows, "null_scenario")
+    many = [rows, *(made("null_scenario", 0.0, 0.1, part=f"region {k}") for k in range(9))]
+    among = row_of(pd.concat(many), "null_scenario")
     assert among["value"] == alone["value"]
     assert among["low"] < alone["low"] and among["high"] > alone["high"]
 
@@ -150,14 +152,16 @@ def test_methods_that_fail_nothing_are_usable_but_no_control():
 def test_what_a_run_lacks_is_taken_from_the_dated_result_with_its_source():
     run = results.explanation_checks(made("deletion", -1.0, part="50%"), data="simulated")
     dated = results.explanation_checks(
-        pd.concat([made("deletion", 5.0, part="50%"), made("null", 0.1, 0.1, part="core")]),
+        pd.concat(
+            [made("deletion", 5.0, part="50%"), made("null_scenario", 0.1, 0.1, part="core")]
+        ),
         data="simulated",
     )
     joined = results.joined_checks(run, dated, source="2026-11-27").set_index("check")
     assert list(joined.reset_index()[list(run)]) == list(run)
     assert joined.loc["deletion", "verdict"] == "pass"
-    assert joined.loc["null", "verdict"] == "pass"
-    assert joined.loc["null", "reason"] == "2026-11-27; highest: core"
+    assert joined.loc["null_scenario", "verdict"] == "pass"
+    assert joined.loc["null_scenario", "reason"] == "2026-11-27; highest: core"
     assert joined.loc["pointing", "verdict"] == "not made"
 
 
@@ -165,7 +169,9 @@ def test_unknown_checks_and_missing_columns_are_refused():
     with pytest.raises(InputError, match="check 'seance' is not known; allowed: model_random"):
         results.explanation_checks(made("seance", 1.0), data="real")
     with pytest.raises(InputError, match="column 'reference' is missing"):
-        results.explanation_checks(made("null", 1.0).drop(columns="reference"), data="real")
+        results.explanation_checks(
+            made("null_scenario", 1.0).drop(columns="reference"), data="real"
+        )
 
 
 def test_criteria_say_the_numbers_that_are_applied():
@@ -173,12 +179,12 @@ def test_criteria_say_the_numbers_that_are_applied():
     assert str(checks.ALIKE) in words["model_randomisation"]
     assert str(checks.RELIABLE) in words["stability_seeds"]
     assert set(checks._JUDGES) == set(results.CHECKS)
-    assert results.check_labels(["null"]) == {"null": "nothing to find"}
+    assert results.check_labels(["null_scenario"]) == {"null_scenario": "nothing to find"}
 
 
 def test_the_table_is_the_same_from_the_file(tmp_path):
     rows = pd.concat(
-        [made("deletion", spread(-0.3, 0.2), part="5%"), made("null", 0.1, 0.1, part="core"),
+        [made("deletion", spread(-0.3, 0.2), part="5%"), made("null_scenario", 0.1, 0.1, part="core"),
          made("model_randomisation", spread(0.2, 0.1), np.nan, measure="absolute"),
          made("stability_folds", spread(0.5, 0.1), 0.1, measure="boxes", part="4 models")]
     )  # fmt: skip

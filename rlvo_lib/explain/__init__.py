@@ -7,12 +7,20 @@ Clinical variables: `players` what enters as one, `variables` SHAP values, `impo
 `reads` what arms of concepts say of themselves. Modalities: `modalities` the logit of every coalition,
 `modulation` what clinical variables switch inside a network. Images: `attribution` the methods, `maps` a
 patient's own scan and group means, `regions` and `atlas` where attribution falls. Whether it can be believed:
-`checks` with `randomisation`, `faithfulness`, `stability`, `retraining`; `counterfactuals` and `risk` render simulated
+`checks` with `randomisation`, `faithfulness`, `similarity`, `stability`; `counterfactuals` and `risk` render simulated
 patients again with one thing changed.
 """
 
 from rlvo_lib.explain.attribution import METHODS, Method, attribute, attribute_channels, is_flat
-from rlvo_lib.explain.checks import checks_of_folds
+from rlvo_lib.explain.checks import (
+    checks_of_folds,
+    head_of,
+    label_rows,
+    learnt_rows,
+    lesion_rows,
+    null_rows,
+    seed_rows,
+)
 from rlvo_lib.explain.counterfactuals import (
     CHANGES,
     COUNTERFACTUAL_COLUMNS,
@@ -52,7 +60,6 @@ from rlvo_lib.explain.players import PLAYER_COLUMNS, Player, described, players_
 from rlvo_lib.explain.randomisation import PermutedLabels
 from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
 from rlvo_lib.explain.regions import region_shares, regions_of, truth
-from rlvo_lib.explain.retraining import checks_of_labels, checks_of_seeds, null_rows
 from rlvo_lib.explain.tables import TableModel, table_only
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
@@ -86,8 +93,6 @@ __all__ = [
     "changed_tensor",
     "changes_of",
     "checks_of_folds",
-    "checks_of_labels",
-    "checks_of_seeds",
     "chosen",
     "concept_reads",
     "counterfactuals_of_folds",
@@ -95,7 +100,11 @@ __all__ = [
     "fold_maps",
     "group_means",
     "groups",
+    "head_of",
     "is_flat",
+    "label_rows",
+    "learnt_rows",
+    "lesion_rows",
     "maps_of_folds",
     "modality_caption",
     "modality_labels",
@@ -113,6 +122,7 @@ __all__ = [
     "region_shares",
     "regions_of",
     "save_map",
+    "seed_rows",
     "shap_caption",
     "shap_of_folds",
     "shap_values",

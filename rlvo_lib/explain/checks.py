@@ -1,12 +1,14 @@
 """The measurements behind the table of methods and checks: can an explanation be believed?
 
 Each function gives tidy rows with `CHECK_COLUMNS`, of which `results.explanation_checks` makes the table.
-`checks_of_folds` has all that needs no retraining; `retraining` has what is of networks trained for the purpose.
+`checks_of_folds` has all that needs no retraining; `lesion_rows` come from ``regions.csv`` of a simulated cohort.
+`label_rows`, `seed_rows`, `learnt_rows` and `null_rows` compare networks trained for the purpose
+(`make explain-checks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,8 +22,10 @@ from rlvo_lib.explain import patients, similarity, stability
 from rlvo_lib.explain.attribution import METHODS, attribute
 from rlvo_lib.explain.faithfulness import faithfulness_curves
 from rlvo_lib.explain.keeping import kept_table
+from rlvo_lib.explain.maps import Maps, chosen_for_maps, fold_maps, maps_of_folds
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.randomisation import cascade, randomised
+from rlvo_lib.explain.regions import OUTSIDE
 from rlvo_lib.preprocess import TensorCache
 
 CHECK_COLUMNS = [
@@ -29,12 +33,11 @@ CHECK_COLUMNS = [
 ]  # fmt: skip
 #: The steps of the cascade before the last are for the figure: made in every so many patients.
 EVERY = 3
+#: Shifts are made in every so many patients.
+SHIFTED = 2
 #: Digits that are kept: the file stays small, and no check depends on more.
 DIGITS = 5
-#: The maps (N, D, H, W) of each method, and the mask (D, H, W) of what the images show.
-Maps = tuple[dict[str, np.ndarray], np.ndarray]
-#: Masks (D, H, W) of a simulated patient's true lesion on the tensor grid, by name.
-Truth = Callable[[Analysis, TensorCache, str], Mapping[str, np.ndarray]]
+_SHORT = ["participant_id", "method", "check", "measure", "part", "value", "reference"]
 
 
 def checks_of_folds(
@@ -43,20 +46,21 @@ def checks_of_folds(
     tasks: Sequence[Task],
     methods: Sequence[str] = (),
     *,
-    truth: Truth | None = None,
+    regions: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Every check that needs no retraining, of the fold models of one arm and seed.
 
-    The costly ones (randomised weights, a shift by a voxel, deletion and insertion) are made in the
-    explained patients dealt out among the fold models that did not see them, so that each model is
-    checked; stability over folds, pointing and enrichment in all of them with every such model.
+    The costly ones (weights drawn anew, deletion and insertion; a shift by a voxel in half of them) are made in
+    ``settings.explained_patients``, dealt out among the fold models that did not see them, so that each model is
+    checked; stability over folds is of all patients with maps, if the models explain the same ones.
 
     Parameters
     ----------
     methods
         Names of `attribution.METHODS`; empty: all, the controls included.
-    truth
-        Where the true lesion lies, on a simulated dataset (`regions.truth`); None: those checks are not made.
+    regions
+        ``regions.csv`` of the same arm (`regions.region_shares`): with the truth of a simulated cohort in it, the
+        rows of pointing and enrichment are added.
 
     Returns
     -------
@@ -67,26 +71,29 @@ def checks_of_folds(
     InputError
         For tasks of several arms or seeds, an arm without images, or an unknown method.
     """
-    methods = known_methods(methods)
+    methods = _known(methods)
     one = {(task.arm.name, task.seed) for task in tasks}
     if len(one) != 1:
         raise InputError(
             f"checks of folds got tasks of {len(one)} arms and seeds; allowed: the folds of one"
         )
     depends_on = [
-        [task.folder.name for task in tasks], methods, truth is not None,
-        analysis.settings.subset("explained_patients", "shap_background", "seed"),
+        [task.folder.name for task in tasks], methods,
+        analysis.settings.subset("explained_patients", "mapped_patients", "shap_background", "seed"),
     ]  # fmt: skip
-    name = f"checks-{tasks[0].arm.name}"
-    return kept_table(
+    rows = kept_table(
         analysis,
-        name,
+        f"checks-{tasks[0].arm.name}",
         depends_on,
-        lambda: _made(analysis, cache, list(tasks), methods, truth),
+        lambda: _made(analysis, cache, list(tasks), methods),
     )
+    if regions is None:
+        return rows
+    lesions = lesion_rows(regions[regions["method"].isin(methods)])
+    return pd.concat([rows, lesions.assign(seed=tasks[0].seed)], ignore_index=True)[CHECK_COLUMNS]
 
 
-def known_methods(methods: Sequence[str]) -> list[str]:
+def _known(methods: Sequence[str]) -> list[str]:
     for name in methods:
         if name not in METHODS:
             raise InputError(f"method '{name}' is not known; allowed: {', '.join(METHODS)}")
@@ -94,78 +101,66 @@ def known_methods(methods: Sequence[str]) -> list[str]:
 
 
 def _made(
-    analysis: Analysis,
-    cache: TensorCache,
-    tasks: list[Task],
-    methods: list[str],
-    truth: Truth | None,
+    analysis: Analysis, cache: TensorCache, tasks: list[Task], methods: list[str]
 ) -> pd.DataFrame:
-    wanted = analysis.settings.explained_patients
+    maps = maps_of_folds(analysis, cache, tasks, methods)
+    wanted = min(analysis.settings.explained_patients, analysis.settings.mapped_patients)
     explained = [patients.chosen(analysis, cache, task, wanted) for task in tasks]
     shared = all(chosen == explained[0] for chosen in explained)
     own = [ids[k :: len(tasks)] if shared else ids for k, ids in enumerate(explained)]
     calls = [
-        (analysis, cache, task, ids, part, methods)
-        for task, ids, part in zip(tasks, explained, own, strict=True)
+        (analysis, cache, task, ids, methods)
+        for task, ids in zip(tasks, own, strict=True)
+        if ids  # more folds than patients
     ]
-    found = workers.run(
+    tables = workers.run(
         fold_checks, calls, workers=analysis.settings.workers, label="checks of explanations: folds"
     )
-    tables = [rows for rows, _ in found]
-    all_maps = [maps for _, maps in found]
     if shared and len(tasks) > 1:
-        about = (tasks[0].arm.name, tasks[0].seed)
-        tables.append(agreement_rows("stability_folds", explained[0], all_maps, about))
-    if truth is not None:
-        groups = [(ids, [maps]) for ids, maps in zip(explained, all_maps, strict=True)]
-        for ids, maps in [(explained[0], all_maps)] if shared else groups:
-            tables.append(truth_rows(analysis, cache, ids, maps, truth, tasks[0]))
+        head = head_of(analysis, cache, tasks[0])
+        found = {name: maps.by_model[name] for name in methods}
+        rows = _agreement("stability_folds", maps.unseen[0], found, head)
+        tables.append(rows.assign(arm=maps.arm, seed=tasks[0].seed, fold=np.nan))
     return rounded(pd.concat(tables, ignore_index=True))
 
 
 def rounded(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with numbers of so many digits, in the order of `CHECK_COLUMNS`."""
+    """Rows with numbers of `DIGITS` digits, in the order of `CHECK_COLUMNS`."""
     digits = {
         name: rows[name].map(lambda v: float(f"{v:.{DIGITS}g}")) for name in ("value", "reference")
     }
     return rows.assign(**digits)[CHECK_COLUMNS]
 
 
+def head_of(analysis: Analysis, cache: TensorCache, task: Task) -> np.ndarray:
+    """`similarity.head_mask` by the background patients of a task's fold."""
+    return similarity.head_mask(FusedModel.load(analysis, cache, task))
+
+
 # --------------------------------------------------------------------------------- one fold model
 
 
 def fold_checks(
-    analysis: Analysis,
-    cache: TensorCache,
-    task: Task,
-    explained: list[str],
-    own: list[str],
-    methods: list[str],
-) -> tuple[pd.DataFrame, Maps]:
-    """The costly checks of one fold model in its ``own`` patients, and its maps of all ``explained``."""
+    analysis: Analysis, cache: TensorCache, task: Task, own: list[str], methods: list[str]
+) -> pd.DataFrame:
+    """The costly checks of one fold model in its ``own`` patients."""
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     model = FusedModel.load(analysis, cache, task)
-    maps, head = model_maps(model, explained, methods)
-    places = [explained.index(p) for p in own]
-    own_maps = {name: array[places] for name, array in maps.items()}
+    people = chosen_for_maps(analysis, cache, task)
+    places = [people.index(p) for p in own]
+    maps = {name: fold_maps(analysis, cache, task, name)[places] for name in methods}
+    head = similarity.head_mask(model)
     tables = [
-        _randomised(model, own, own_maps, head),
-        _shifted(model, own, own_maps, head),
-        _curves(model, own, own_maps, head),
+        _randomised(model, own, maps, head),
+        _shifted(model, own, maps, head),
+        _curves(model, own, maps, head),
     ]
-    rows = pd.concat([t for t in tables if len(t)], ignore_index=True)
-    return rows.assign(arm=task.arm.name, seed=task.seed, fold=task.fold), (maps, head)
-
-
-def model_maps(model: FusedModel, participants: list[str], methods: Sequence[str]) -> Maps:
-    """Each method's maps (N, D, H, W) of some patients by a fold model, and its `head_mask`."""
-    model.require_images()
-    maps = {name: attribute(model, participants, name) for name in methods}
-    return maps, similarity.head_mask(model)
+    rows = pd.concat(tables, ignore_index=True)
+    return rows.assign(arm=task.arm.name, seed=task.seed, fold=task.fold)
 
 
 def _randomised(
-    model: FusedModel, own: list[str], maps: dict[str, np.ndarray], head: np.ndarray
+    model: FusedModel, own: list[str], maps: Mapping[str, np.ndarray], head: np.ndarray
 ) -> pd.DataFrame:
     """Maps of the network with weights drawn anew down to some depth, beside those of the trained one."""
     parts = [name for name, _ in cascade(model.network)]
@@ -178,168 +173,186 @@ def _randomised(
         others = {name: attribute(fresh, some, name) for name in maps}
         same = {name: array[places] for name, array in maps.items()}
         part = "all" if whole else parts[depth - 1]
-        tables.append(likeness_rows("model_randomisation", part, some, same, others, head))
+        tables.append(_likeness("model_randomisation", part, some, same, others, head))
     return pd.concat(tables, ignore_index=True)
 
 
 def _shifted(
-    model: FusedModel, own: list[str], maps: dict[str, np.ndarray], head: np.ndarray
+    model: FusedModel, own: list[str], maps: Mapping[str, np.ndarray], head: np.ndarray
 ) -> pd.DataFrame:
     """Maps of the image moved by a voxel and moved back, beside those of the image as it lies."""
-    moves = stability.drawn_moves(own, model.analysis.settings.seed)
-    images = torch.cat(
-        [stability.moved(model.images([p]), move) for p, move in zip(own, moves, strict=True)]
-    )
+    places = list(range(0, len(own), SHIFTED))
+    some = [own[k] for k in places]
+    moves = stability.drawn_moves(some, model.analysis.settings.seed)
+    images = [stability.moved(model.images([p]), move) for p, move in zip(some, moves, strict=True)]
+    kept = [stability.unaffected(head, move) for move in moves]
     rows = []
     for method, array in maps.items():
-        other = torch.as_tensor(attribute(model, own, method, images=model.placed(images)))
-        for k, (patient, move) in enumerate(zip(own, moves, strict=True)):
-            back = stability.moved(other[k], tuple(-step for step in move)).numpy()
-            kept = stability.unaffected(head, move)
-            for measure, pair in _at_both_scales([array[k : k + 1], back[None]], kept).items():
+        others = torch.as_tensor(
+            attribute(model, some, method, images=model.placed(torch.cat(images)))
+        )
+        for n, (place, patient, move) in enumerate(zip(places, some, moves, strict=True)):
+            back = stability.moved(others[n], tuple(-step for step in move)).numpy()
+            pairs = at_both_scales([array[place : place + 1], back[None]], kept[n])
+            for measure, pair in pairs.items():
                 value = similarity.rank_correlation(*pair)[0]
                 rows.append(
                     (patient, method, "stability_shifts", measure, "1 voxel", value, np.nan)
                 )
-    return pd.DataFrame(rows, columns=SHORT_COLUMNS)
+    return pd.DataFrame(rows, columns=_SHORT)
 
 
-def _at_both_scales(maps: list[np.ndarray], head: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """What is compared of some maps (N, D, H, W): their means in boxes, and their voxels."""
+def at_both_scales(maps: Sequence[np.ndarray], head: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """What is compared of some maps (N, D, H, W): their means in boxes of the head, and its voxels; (N, V)."""
     boxes = np.where(head, similarity.head_boxes(head), -1)
-    boxes = np.unique(boxes, return_inverse=True)[1].reshape(boxes.shape) - int((boxes < 0).any())
+    within = boxes >= 0
+    boxes[within] = np.unique(boxes[within], return_inverse=True)[1]
     return {
         "boxes": [similarity.box_means(one, boxes) for one in maps],
         "voxels": [similarity.voxels(one, head) for one in maps],
     }
 
 
-SHORT_COLUMNS = ["participant_id", "method", "check", "measure", "part", "value", "reference"]
-
-
 def _curves(
-    model: FusedModel, own: list[str], maps: dict[str, np.ndarray], head: np.ndarray
+    model: FusedModel, own: list[str], maps: Mapping[str, np.ndarray], head: np.ndarray
 ) -> pd.DataFrame:
-    boxes = similarity.head_boxes(head)
-    tables = [
-        faithfulness_curves(
-            model,
-            patient,
-            {name: array[k] for name, array in maps.items()},
-            boxes,
-            seed=model.analysis.settings.seed,
-        )
-        for k, patient in enumerate(own)
-    ]
-    return (
-        pd.concat(tables, ignore_index=True).assign(measure="logit") if tables else pd.DataFrame()
-    )
+    boxes, seed = similarity.head_boxes(head), model.analysis.settings.seed
+    tables = []
+    for k, patient in enumerate(own):
+        his = {name: array[k] for name, array in maps.items()}
+        tables.append(faithfulness_curves(model, patient, his, boxes, seed=seed))
+    return pd.concat(tables, ignore_index=True).assign(measure="logit")
 
 
 # ------------------------------------------------------------------------------- maps beside maps
 
 
-def likeness_rows(
+def _likeness(
     check: str,
     part: str,
-    participants: list[str],
+    participants: Sequence[str],
     first: Mapping[str, np.ndarray],
     second: Mapping[str, np.ndarray],
     head: np.ndarray,
 ) -> pd.DataFrame:
-    """How alike two sets of maps (N, D, H, W) are, by method: rank correlation of the absolute values
-    (what the check is judged by), of the maps as they are, and SSIM."""
+    """How alike two sets of maps (N, D, H, W) are, by method: rank correlation over voxels of the absolute
+    values (by which the check is judged), of the maps as they are, and SSIM."""
     rows = []
     for method, one in first.items():
         pair = [similarity.voxels(maps, head) for maps in (one, second[method])]
         measures = {
-            "absolute": similarity.rank_correlation(*np.abs(pair)),
+            "absolute": similarity.rank_correlation(*map(np.abs, pair)),
             "signed": similarity.rank_correlation(*pair),
             "ssim": similarity.structural_similarity(one, second[method]),
         }
         for measure, values in measures.items():
             for patient, value in zip(participants, values, strict=True):
                 rows.append((patient, method, check, measure, part, value, np.nan))
-    return pd.DataFrame(rows, columns=SHORT_COLUMNS)
+    return pd.DataFrame(rows, columns=_SHORT)
 
 
-def agreement_rows(
+def _agreement(
     check: str,
-    participants: list[str],
-    all_maps: Sequence[Maps],
-    about: tuple[str, float],
-    fold: float = np.nan,
+    participants: Sequence[str],
+    found: Mapping[str, Sequence[np.ndarray]],
+    head: np.ndarray,
 ) -> pd.DataFrame:
-    """Mean rank correlation of each patient's maps between models, one row a patient and method.
+    """Mean rank correlation of each patient's maps between models, one row a patient, method and scale.
 
     ``reference`` is the same between the map of one model and another patient's of the other model: maps that
     are alike whoever is explained agree without saying anything. ``part``: how many models.
     """
-    head = np.all([head for _, head in all_maps], axis=0)
     rows = []
-    for method in all_maps[0][0]:
-        scales = _at_both_scales([maps[method] for maps, _ in all_maps], head)
-        for measure, values in scales.items():
-            found = zip(participants, *similarity.agreement(values), strict=True)
-            for patient, value, other in found:
-                rows.append(
-                    (patient, method, check, measure, f"{len(all_maps)} models", value, other)
-                )
-    frame = pd.DataFrame(rows, columns=SHORT_COLUMNS)
-    return frame.assign(arm=about[0], seed=about[1], fold=fold)
+    for method, maps in found.items():
+        part = f"{len(maps)} models"
+        for measure, values in at_both_scales(maps, head).items():
+            for patient, value, other in zip(
+                participants, *similarity.agreement(values), strict=True
+            ):
+                rows.append((patient, method, check, measure, part, value, other))
+    return pd.DataFrame(rows, columns=_SHORT)
 
 
-# ------------------------------------------------------------------------------------- the truth
+def label_rows(maps: Maps, permuted: Maps, head: np.ndarray) -> pd.DataFrame:
+    """Label randomisation: maps of networks trained on the outcomes, beside those of `PermutedLabels`.
 
-
-def truth_rows(
-    analysis: Analysis,
-    cache: TensorCache,
-    participants: list[str],
-    all_maps: Sequence[Maps],
-    truth: Truth,
-    task: Task,
-) -> pd.DataFrame:
-    """Pointing and enrichment inside the true lesion, of the mean map over fold models.
-
-    ``value`` of pointing: 1 if the highest voxel of the head lies in the lesion, else 0; of enrichment: the
-    share of the positive attribution that does. ``reference`` of both: the lesion's share of the head.
+    Raises
+    ------
+    InputError
+        If the two are not of the same patients and folds.
     """
-    head = np.all([head for _, head in all_maps], axis=0)
-    lesions = [lesion_of(truth(analysis, cache, patient)) for patient in participants]
-    rows = []
-    for method in all_maps[0][0]:
-        mean = np.mean([maps[method] for maps, _ in all_maps], axis=0)
-        for array, lesion, patient in zip(mean, lesions, participants, strict=True):
-            hit, share, volume = inside_lesion(array, lesion, head)
-            rows.append((patient, method, "pointing", "hit", "lesion", hit, volume))
-            rows.append((patient, method, "enrichment", "share", "lesion", share, volume))
-    frame = pd.DataFrame(rows, columns=SHORT_COLUMNS)
-    return frame.assign(arm=task.arm.name, seed=task.seed, fold=np.nan)
+    if maps.unseen != permuted.unseen:
+        raise InputError(
+            "label randomisation: maps of other patients or folds; allowed: the same for both"
+        )
+    tables = []
+    for k, participants in enumerate(maps.unseen):
+        pair = [{n: own[k] for n, own in one.by_model.items()} for one in (maps, permuted)]
+        rows = _likeness("label_randomisation", "all", participants, *pair, head)
+        tables.append(rows.assign(arm=maps.arm, seed=np.nan, fold=k + 1))
+    return rounded(pd.concat(tables, ignore_index=True))
 
 
-def lesion_of(masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A patient's true lesion: the mask of that name, or the union of all."""
-    chosen = [masks["lesion"]] if "lesion" in masks else list(masks.values())
-    return np.any([np.asarray(mask) > 0 for mask in chosen], axis=0)
+def seed_rows(of_seeds: Sequence[Maps], head: np.ndarray) -> pd.DataFrame:
+    """Stability over training seeds: maps of networks that differ in it alone, fold by fold.
 
-
-def inside_lesion(
-    attribution: np.ndarray, lesion: np.ndarray, head: np.ndarray
-) -> tuple[float, float, float]:
-    """Whether the peak of a map (D, H, W) is in a lesion, the lesion's share of the positive attribution, and
-    of the head's volume; NaN for a map without positive values or a lesion outside the grid.
-
-    >>> ramp = np.arange(8.0).reshape(2, 2, 2)
-    >>> inside_lesion(ramp, ramp == 7, np.ones((2, 2, 2), bool))
-    (1.0, 0.25, 0.125)
+    Raises
+    ------
+    InputError
+        For maps of one seed, or of several patients or folds.
     """
-    seen = lesion & head
-    if not seen.any():
-        return (np.nan,) * 3
-    volume = float(seen.sum() / head.sum())
-    positive = np.where(head, np.maximum(attribution, 0), 0).astype(np.float64)
-    if not positive.max() > 0:
-        return np.nan, np.nan, volume
-    hit = float(seen.flat[positive.argmax()])
-    return hit, float(positive[seen].sum() / positive.sum()), volume
+    if len(of_seeds) < 2:
+        raise InputError("stability over seeds got maps of 1 seed; allowed: two seeds or more")
+    if any(maps.unseen != of_seeds[0].unseen for maps in of_seeds):
+        raise InputError(
+            "stability over seeds: maps of other patients or folds; allowed: the same for all"
+        )
+    tables = []
+    for k, participants in enumerate(of_seeds[0].unseen):
+        found = {n: [maps.by_model[n][k] for maps in of_seeds] for n in of_seeds[0].values}
+        rows = _agreement("stability_seeds", participants, found, head)
+        tables.append(rows.assign(arm=of_seeds[0].arm, seed=np.nan, fold=k + 1))
+    return rounded(pd.concat(tables, ignore_index=True))
+
+
+# ---------------------------------------------------------------------------------- from regions
+
+
+def lesion_rows(regions: pd.DataFrame) -> pd.DataFrame:
+    """Pointing and enrichment inside the true lesion, from ``regions.csv``; no rows where nobody knows it.
+
+    ``value`` of pointing: 1 if the highest voxel lies in the lesion, else 0; of enrichment: the share of the
+    positive attribution that does. ``reference`` of both: the lesion's share of the volume.
+    """
+    lesion = _of_lesion(regions)
+    hits = lesion.assign(check="pointing", measure="hit", value=lesion["hit"])
+    shares = lesion.assign(check="enrichment", measure="share", value=lesion["share"])
+    rows = pd.concat([hits, shares], ignore_index=True)
+    rows = rows.assign(reference=rows["volume_share"], part="lesion", seed=np.nan, fold=np.nan)
+    return rounded(rows)
+
+
+def _of_lesion(regions: pd.DataFrame) -> pd.DataFrame:
+    return regions[(regions["kind"] == "truth") & (regions["region"] == "lesion")]
+
+
+def learnt_rows(regions: pd.DataFrame, permuted: pd.DataFrame) -> pd.DataFrame:
+    """The share of attribution in the true lesion by the network, and as ``reference`` by that of `PermutedLabels`."""
+    keys = ["participant_id", "arm", "method"]
+    other = _of_lesion(permuted)[[*keys, "share"]].rename(columns={"share": "reference"})
+    rows = _of_lesion(regions)[[*keys, "share"]].merge(other, on=keys)
+    rows = rows.rename(columns={"share": "value"})
+    rows = rows.assign(check="learnt", measure="share", part="lesion", seed=np.nan, fold=np.nan)
+    return rounded(rows)
+
+
+def null_rows(regions: pd.DataFrame) -> pd.DataFrame:
+    """The check `null_scenario` from ``regions.csv`` of networks trained where nothing predicts.
+
+    One row a patient, method and region: ``value`` is the region's share of the positive attribution,
+    ``reference`` its share of the volume. What lies outside the field is left out: its shares are of another whole.
+    """
+    rows = regions[regions["region"] != OUTSIDE]
+    part = rows["kind"] + ": " + rows["region"]
+    rows = rows.assign(part=part, value=rows["share"], reference=rows["volume_share"])
+    return rounded(rows.assign(check="null_scenario", measure="share", seed=np.nan, fold=np.nan))

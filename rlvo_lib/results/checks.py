@@ -1,7 +1,7 @@
 """Method by check: which explanations can be believed, each by a criterion fixed before it was measured.
 
 `explanation_checks` makes the table from ``attributions/checks.csv`` (`explain.checks_of_folds`, and for what needs
-networks trained for the purpose `explain.checks_of_labels`, `checks_of_seeds`, `null_rows`). Intervals are 95 %
+networks trained for the purpose `explain.label_rows`, `seed_rows`, `learnt_rows`, `null_rows`). Intervals are 95 %
 percentile intervals of a bootstrap over patients, whose values are averaged over fold models first.
 """
 
@@ -109,7 +109,7 @@ CHECKS = {
         "lower limit above 1",
         RETRAINED,
     ),
-    "null": Check(
+    "null_scenario": Check(
         "nothing to find",
         "Is no region enriched where nothing predicts?",
         "enrichment of the region with the highest lower limit",
@@ -358,7 +358,7 @@ _JUDGES: dict[str, Callable[[pd.DataFrame, int, int], _Found | str]] = {
     "pointing": _points,
     "enrichment": _enriched,
     "learnt": _enriched,
-    "null": _nothing,
+    "null_scenario": _nothing,
 }
 
 

@@ -104,7 +104,7 @@ CLAIM_COLUMNS = (
 
 
 def region_claims(enrichment: pd.DataFrame, checks: pd.DataFrame, *, data: str) -> pd.DataFrame:
-    """The regions that may be claimed: enriched by a method that failed no check.
+    """The regions that may be claimed: enriched by a method that failed no check, and more than the image's edges are.
 
     Parameters
     ----------
@@ -112,15 +112,15 @@ def region_claims(enrichment: pd.DataFrame, checks: pd.DataFrame, *, data: str) 
 
     Returns
     -------
-    DataFrame with `CLAIM_COLUMNS`, structures and territories whose interval lies above 1, the highest lower
-    limit first. Where there is none, one row that gives the reason.
+    DataFrame with `CLAIM_COLUMNS`, structures and territories whose interval lies above 1, and that of the
+    enrichment over the edges' too; the highest lower limit first. Where there is none, one row that gives the reason.
     """
     usable = usable_methods(checks)
     rows = enrichment[enrichment["method"].isin(usable) & (enrichment["kind"] != "truth")]
-    rows = rows[rows["low"] > 1].sort_values(["low", "region"], ascending=[False, True])
+    rows = rows[(rows["low"] > 1) & (rows["over_control_low"] > 1)].sort_values(["low", "region"], ascending=[False, True])
     if rows.empty:
         arm = enrichment["arm"].iloc[0] if len(enrichment) else ""
-        why = "no region's interval lies above 1" if usable else "every method failed a check"
+        why = "no region's intervals lie above 1" if usable else "every method failed a check"
         rows = pd.DataFrame([{"arm": arm, "method": "", "kind": "", "region": "", "reason": why}])
     made = rows.reset_index(drop=True).assign(data=data)
     made["rank"] = range(1, len(made) + 1)
