@@ -117,10 +117,14 @@ def region_claims(enrichment: pd.DataFrame, checks: pd.DataFrame, *, data: str) 
     """
     usable = usable_methods(checks)
     rows = enrichment[enrichment["method"].isin(usable) & (enrichment["kind"] != "truth")]
-    rows = rows[(rows["low"] > 1) & (rows["over_control_low"] > 1)].sort_values(["low", "region"], ascending=[False, True])
+    rows = rows[(rows["low"] > 1) & (rows["low_over_control"] > 1)].sort_values(
+        ["low", "region"], ascending=[False, True]
+    )
     if rows.empty:
         arm = enrichment["arm"].iloc[0] if len(enrichment) else ""
-        why = "no region's intervals lie above 1" if usable else "every method failed a check"
+        why = (
+            "no region's intervals lie above 1" if usable else "no method passed all of its checks"
+        )
         rows = pd.DataFrame([{"arm": arm, "method": "", "kind": "", "region": "", "reason": why}])
     made = rows.reset_index(drop=True).assign(data=data)
     made["rank"] = range(1, len(made) + 1)
