@@ -78,12 +78,12 @@ class Settings:
     # reporting
     bootstrap_resamples: int = 2000
     explained_patients: int = 24  # test patients with SHAP values
-    mapped_patients: int = 40  # test patients whose attributions are counted by region
+    mapped_patients: int = 36  # test patients whose attributions are counted by region
     saliency_patients: int = 4  # of them, those with maps on their own scans and figures
     shap_background: int = 50  # training patients that stand for "unknown" and "absent"
-    shap_permutations: int = 10  # orders of the variables, each forwards and backwards
-    modality_donors: int = 4  # training patients whose scans stand in for absent ones
-    counterfactual_patients: int = 10  # simulated patients rendered again with one thing changed
+    shap_permutations: int = 5  # orders of the variables, each forwards and backwards
+    modality_donors: int = 3  # training patients whose scans stand in for absent ones
+    counterfactual_patients: int = 8  # simulated patients rendered again with one thing changed
 
     def subset(self, *names: str) -> dict[str, Any]:
         """The named fields as a plain dictionary, for content keys.

@@ -24,7 +24,7 @@ from rlvo_lib.explain.model import FusedModel
 TARGETS = {"outcome": 1.0, "other": -1.0}
 STEPS = 12  # between baseline and image: Gauss-Legendre nodes, or background patients
 BOX_SHARE = 0.25  # side of the occluding box, as a share of the smallest grid side
-BOXES = 200  # an occlusion moves the box by half its side, unless these would be more; then by all of it
+BOXES = 100  # an occlusion moves the box by half its side, unless these would be more; then by all of it
 BOXED_VOXELS = (
     150_000_000  # if all boxes have more to pass through the network, a third of the side instead
 )

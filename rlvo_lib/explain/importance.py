@@ -24,7 +24,7 @@ from rlvo_lib.preprocess import TensorCache
 
 PERMUTED_COLUMNS = ["participant_id", "arm", "seed", "variable", "repeat", "logit"]
 #: Orders of the patients for each variable.
-REPEATS = 10
+REPEATS = 5
 
 
 def permuted(
