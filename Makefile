@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed evaluation-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed explain-checks evaluation-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -97,6 +97,12 @@ ablations: $(INSTALLED) ## one arm varied in one respect at a time, and learning
 
 training-speed: $(INSTALLED) ## an epoch of the default encoder against the DAFT papers' own (two minutes), dated
 	$(BIN)/python benchmarks/epoch.py studies/rlvo/learning/$(DATE)/epoch.csv
+
+explain-checks: $(INSTALLED) ## can explanations be believed: other outcomes, seeds and scenarios (half an hour), dated, into docs/explain.md
+	$(BIN)/python benchmarks/explain_checks.py studies/rlvo/explain/$(DATE)
+	sed -i.old 's#studies/rlvo/explain/[0-9-]*/#studies/rlvo/explain/$(DATE)/#' docs/explain.md
+	rm docs/explain.md.old
+	$(BIN)/python -m rlvo_lib.report page docs/explain.md
 
 evaluation-speed: $(INSTALLED) ## the bootstrap and DeLong's test, timed beside scikit-learn (a minute), dated
 	mkdir -p studies/rlvo/evaluation/$(DATE)

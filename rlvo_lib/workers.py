@@ -35,7 +35,7 @@ def run(
     """
     if len(tasks) < spawn_from:
         return [function(*task) for task in progress.track(tasks, label=label)]
-    with _pool(min(workers, len(tasks))) as pool:
+    with _one_thread(), _pool(min(workers, len(tasks))) as pool:
         futures = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
         results = [None] * len(tasks)
         finished = progress.track(
@@ -44,21 +44,64 @@ def run(
             label=label,
             describe=lambda future: titles[futures[future]] if titles else "",
         )
-        for future in finished:
-            results[futures[future]] = future.result()
+        try:
+            for future in finished:
+                results[futures[future]] = future.result()
+        finally:
+            for future in futures:
+                future.cancel()
     return results
+
+
+_kept: list[ProcessPoolExecutor] = []
+
+
+@contextmanager
+def kept(workers: int) -> Iterator[None]:
+    """Processes that every `run` inside uses, one after the other: short stages start no new ones.
+
+    In a notebook, where a block cannot span cells, enter it by `keep` and leave it by `release`.
+    """
+    keep(workers)
+    try:
+        yield
+    finally:
+        release()
+
+
+def keep(workers: int) -> None:
+    """Start processes for every `run` that follows, whatever number it asks for, until `release`."""
+    release()
+    _kept.append(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
+
+
+def release() -> None:
+    """End the processes that `keep` started, if there are any."""
+    while _kept:
+        _kept.pop().shutdown(cancel_futures=True)
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes with one thread each for OpenMP and linear algebra."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    """The kept processes, or fresh ones that end with the run."""
+    if _kept:
+        yield _kept[-1]
+        return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that start now have one thread each for OpenMP and linear algebra."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -33,3 +33,17 @@ def test_an_error_ends_the_run_and_the_environment_is_restored(monkeypatch):
     with pytest.raises(ValueError, match="task"):
         workers.run(_fail, [(1,), (2,)], workers=2, label="failing")
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_kept_processes_serve_several_runs_and_end():
+    with workers.kept(2):
+        first = workers.run(_square, [(n,) for n in range(4)], workers=2, label="first")
+        with pytest.raises(ValueError, match="task"):
+            workers.run(_fail, [(1,), (2,)], workers=2, label="failing")
+        second = workers.run(_square, [(n,) for n in range(4)], workers=1, label="second")
+    assert [value for value, _, _ in second] == [0, 1, 4, 9]
+    pids = {pid for _, pid, _ in [*first, *second]}
+    assert len(pids) <= 2 and os.getpid() not in pids
+    assert {threads for _, _, threads in second} == {"1"}
+    after = workers.run(_square, [(1,)], workers=1, label="after")
+    assert after[0][1] not in pids

@@ -77,13 +77,13 @@ class Settings:
     augment_mirror: bool = False  # left-right; refused where the side is not handled by mirroring
     # reporting
     bootstrap_resamples: int = 2000
-    explained_patients: int = 24  # test patients with SHAP values
-    mapped_patients: int = 36  # test patients whose attributions are counted by region
+    explained_patients: int = 18  # test patients with SHAP values
+    mapped_patients: int = 20  # test patients whose attributions are counted by region
     saliency_patients: int = 4  # of them, those with maps on their own scans and figures
     shap_background: int = 50  # training patients that stand for "unknown" and "absent"
-    shap_permutations: int = 5  # orders of the variables, each forwards and backwards
+    shap_permutations: int = 4  # orders of the variables, each forwards and backwards
     modality_donors: int = 3  # training patients whose scans stand in for absent ones
-    counterfactual_patients: int = 8  # simulated patients rendered again with one thing changed
+    counterfactual_patients: int = 5  # simulated patients rendered again with one thing changed
 
     def subset(self, *names: str) -> dict[str, Any]:
         """The named fields as a plain dictionary, for content keys.

@@ -23,7 +23,7 @@ from rlvo_lib.explain.clinical import ClinicalVariables
 from rlvo_lib.preprocess import TensorCache
 
 #: Images that pass through a network together.
-BATCH_VOXELS = 4_000_000
+BATCH_VOXELS = 800_000
 
 
 @dataclass
