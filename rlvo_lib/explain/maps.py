@@ -290,6 +290,18 @@ def template_affine(analysis: Analysis) -> np.ndarray:
     )  # fmt: skip
 
 
+def template_picture(analysis: Analysis) -> np.ndarray | None:
+    """The head template (D, H, W) in HU on the grid of group maps; None in a study that has no head frame."""
+    settings = analysis.settings
+    if settings.study.grid.space != "head":
+        return None
+    template = registration.load_template(settings.template or None)
+    grid = template_affine(analysis)
+    return images.resample(
+        template.array, template.affine, grid, settings.grid_shape, fill=images.AIR_HU
+    )
+
+
 def group_means(
     maps: Maps, method: str, people: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import pandas as pd
 from rlvo_lib.config import InputError
 from rlvo_lib.figures.style import COLOURS, GRID, INK, NO_SKILL, Figure, canvas, name_of, need
 
-KINDS = {"structure": "Structures", "territory": "Territories", "truth": "True lesion (simulator)"}
+KINDS = {"structure": "Structures", "territory": "Territories", "truth": "True lesion\n(simulator)"}
 
 
 def region_forest(
@@ -34,12 +34,18 @@ def region_forest(
     shown = [m for m in (methods or frame["method"].unique()) if m in set(frame["method"])]
     if not shown:
         raise InputError("figure of regions: no row of these methods")
+    frame = frame[frame["enrichment"].notna()]
+    if frame.empty:
+        raise InputError("figure of regions: no region has a value")
     regions = frame[["kind", "region"]].drop_duplicates().sort_values(
         "kind", key=lambda kinds: kinds.map(list(KINDS).index), kind="stable"
     )  # fmt: skip
-    names = [name_of(labels, region.replace("_", " ")) for region in regions["region"]]
+    names = [
+        region.upper() if kind == "territory" and len(region) == 3 else region.replace("_", " ")
+        for kind, region in regions.to_numpy()
+    ]
     figure = canvas(
-        1.9 + 1.75 * len(shown), 1.5 + 0.27 * len(names), 1, len(shown), sharey=True, sharex=True,
+        2.3 + 1.75 * len(shown), 1.5 + 0.27 * len(names), 1, len(shown), sharey=True, sharex=True,
         squeeze=False,
     )  # fmt: skip
     y = np.arange(len(names))
@@ -59,6 +65,17 @@ def region_forest(
     first = figure.axes[0]
     first.set(yticks=y, ylim=(len(names) - 0.4, -0.6), xscale="log")
     first.set_yticklabels(names, fontsize=8)
+    start = 0
+    for kind, count in regions["kind"].value_counts(sort=False).items():
+        words = KINDS[kind]
+        first.text(
+            -0.95, start + (count - 1) / 2, words, transform=first.get_yaxis_transform(), rotation=90,
+            fontsize=8, fontweight="bold", color=INK, ha="center", va="center",
+        )  # fmt: skip
+        if start:
+            for axis in figure.axes:
+                axis.axhline(start - 0.5, color=GRID, linewidth=1)
+        start += count
     ticks = [0.25, 0.5, 1, 2, 4, 8]
     for axis in figure.axes:
         axis.set_xticks(ticks, [f"{t:g}" for t in ticks], fontsize=7.5)
