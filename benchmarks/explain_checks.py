@@ -8,6 +8,7 @@ the checks of a run, networks trained on outcomes dealt out anew, and further tr
 the cache and found again, so an interrupted benchmark continues. Writes into OUT
 
 - ``checks.csv``: method by check, value with limits, criterion, verdict (`results.explanation_checks`);
+- ``method_by_check.csv``: the same in words, a column a method;
 - ``networks.csv``: the AUC of every network on the test part, and of their mean;
 - ``regions.csv``: enrichment by region (`results.region_enrichment`) of the three kinds of networks;
 - ``about.json``: cohorts, settings and versions.
@@ -156,6 +157,7 @@ def run(settings: Settings, arm: str, seeds: Sequence[int], out: Path) -> pd.Dat
     storage.write_csv(out / "networks.csv", _rounded(network_table([*signal, dealt, null])))
     storage.write_csv(out / "regions.csv", _rounded(region_table([signal[0], dealt, null])))
     storage.write_csv(out / "checks.csv", _rounded(table))
+    storage.write_csv(out / "method_by_check.csv", results.check_matrix(table))
     storage.write_json(out / "about.json", _about(settings, arm, seeds))
     return table
 

@@ -40,6 +40,7 @@ from rlvo_lib.results.cells import table_cells
 from rlvo_lib.results.checks import (
     CHECKS,
     check_labels,
+    check_matrix,
     explanation_checks,
     joined_checks,
     usable_methods,
@@ -98,6 +99,7 @@ __all__ = [
     "ceiling_table",
     "check_ceiling",
     "check_labels",
+    "check_matrix",
     "check_predictions",
     "choose_thresholds",
     "claims",

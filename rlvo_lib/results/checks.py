@@ -403,3 +403,21 @@ def _ratio_interval(
 def check_labels(names: Sequence[str] = ()) -> dict[str, str]:
     """The words for some checks (default: all), for tables and figures."""
     return {name: CHECKS[name].label for name in names or CHECKS}
+
+
+def check_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a check, one column a method: verdict, value and limits in words; and ``data``.
+
+    >>> row = {"method": "gradcam", "check": "deletion", "verdict": "pass", "value": 1.0, "low": 0.5, "high": 1.5}
+    >>> check_matrix(pd.DataFrame([row | {"data": "simulated"}]))["gradcam"].tolist()
+    ['pass: 1.00 [0.50, 1.50]']
+    """
+    words = []
+    for row in table.itertuples():
+        numbers = f": {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        words.append(row.verdict + (numbers if np.isfinite(row.value) else ""))
+    wide = table.assign(words=words).pivot(index="check", columns="method", values="words")
+    order = [name for name in CHECKS if name in wide.index]
+    wide = wide.loc[order, table["method"].drop_duplicates().tolist()]
+    wide.insert(0, "check", [CHECKS[name].label for name in order])
+    return wide.reset_index(drop=True).rename_axis(columns=None).assign(data=table["data"].iloc[0])
