@@ -118,6 +118,7 @@ def clear(run: Path) -> None:
         "index.html",
         "claims.csv",
         "claims.html",
+        "wrong_predictions.html",
         "predictions.csv",
         "thresholds.csv",
     ):

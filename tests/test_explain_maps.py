@@ -385,3 +385,17 @@ def test_the_window_of_a_scan_is_that_of_its_channel(tensors, people):
     assert low < high and unit == "HU"
     with pytest.raises(InputError, match="no channel shows scan 'dwi'"):
         explain.window_of(tensors, people[0], "dwi")
+
+
+def test_occlusion_is_the_same_in_either_order_of_memory(analysis, tensors, task):
+    maps = []
+    for last in (True, False):
+        settings = dataclasses.replace(analysis.settings, channels_last=last)
+        model = explain.FusedModel.load(analysis, tensors, task)
+        model = dataclasses.replace(
+            model, analysis=dataclasses.replace(analysis, settings=settings)
+        )
+        ids = explain.chosen(analysis, tensors, task, 2)
+        maps.append(explain.attribute(model, ids, "occlusion"))
+    np.testing.assert_allclose(*maps, atol=1e-5)
+    assert np.abs(maps[0]).max() > 1e-5

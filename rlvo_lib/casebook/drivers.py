@@ -111,11 +111,12 @@ def on_scan(
 ) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
     """A map on the grid of one of the patient's scans: the scan's name, its voxels, the map, the affine.
 
-    The study's background scan where the patient has it, else the first scan that is no mask.
+    The study's background scan where the patient has it, else the first scan that is no mask, else the first.
     """
     study, record = analysis.settings.study, tensors.records[participant]
-    wanted = [study.explain_background, *record["scans"]]
-    scan = next(n for n in wanted if n in record["scans"] and study.scans[n].kind != "mask")
+    plain = [name for name in record["scans"] if study.scans[name].kind != "mask"]
+    wanted = [study.explain_background, *plain, *record["scans"]]
+    scan = next(name for name in wanted if name in record["scans"])
     voxels, affine, _ = images.load_scan(
         analysis.dataset.scan(participant, scan), study.scans[scan]
     )

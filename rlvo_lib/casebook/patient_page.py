@@ -208,7 +208,7 @@ def _caveats(cases: Cases, participant: str) -> Part:
     text = [
         "Research software, not a medical device: this page supports no decision about a patient.",
         explaining.NOT_CAUSAL,
-        "Probability and explanation are those of stored models; nothing was trained for this page.",
+        "Probability and explanation are those of stored models; models of the table and of reads were fitted again and give the stored predictions; no network of images was trained.",
     ]
     if participant not in cases.lacking:
         text.insert(1, _discrimination(cases, participant))

@@ -35,7 +35,7 @@ def explain(
 ) -> None:
     """Explain one patient's prediction on one page: probability, what moved it, and the caveats.
 
-    All from the run's stored models; nothing is trained. The page is one file that opens offline. It is
+    All from the run's stored models; no network of images is trained. The page is one file that opens offline. It is
     about one patient: it lies beside the run, not in it.
 
     Exit status: 0 written; 2 not carried out, with the reason.

@@ -243,8 +243,10 @@ def _occlusion(model: FusedModel, image: Tensor, tabular: Tensor | None) -> Iter
             whole = float(logit(x, own)[0])
             for start in range(0, len(boxes), model.batch):
                 part = boxes[start : start + model.batch]
-                many = model.placed(x.expand(len(part), *x.shape[1:]))
-                many = many.clone() if len(part) == 1 else many  # of more it is a copy already
+                many = model.placed(x.repeat(len(part), *[1] * (x.ndim - 1)))
+                many = (
+                    many.clone() if len(part) == 1 else many
+                )  # `repeat` of one may be the image itself
                 for copy, place in zip(many, part, strict=True):
                     copy[:, *place] = mean[0][:, *place]
                 for place, left in zip(part, logit(many, own).tolist(), strict=True):

@@ -143,7 +143,8 @@ def modality_caption(modalities: pd.DataFrame, y: pd.Series, donors: int) -> str
 
 def _depends(analysis: Analysis, task: Task, ids: Sequence[str]) -> list:
     names = ("modality_donors", "shap_background", "seed")
-    return [task.folder.name, list(ids), analysis.settings.subset(*names)]
+    called = list(modality_labels(analysis.settings.study, task.arm))
+    return [task.folder.name, called, list(ids), analysis.settings.subset(*names)]
 
 
 def _name(task: Task) -> str:

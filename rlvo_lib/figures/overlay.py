@@ -113,6 +113,7 @@ def group_maps(
     window: tuple[float, float] = (0.0, 80.0),
     map_unit: str = "log-odds",
     threshold: float = 0.15,
+    sides: tuple[str, str] = ("O", "A"),
     title: str = "",
 ) -> Figure:
     """Mean maps of groups on one grid, a column a group, an axial and a coronal slice each, in one colour scale.
@@ -120,7 +121,8 @@ def group_maps(
     Parameters
     ----------
     maps : group to ``(X, Y, Z)``, in the order they are shown. counts : group to patients, written above.
-    affine : ``(4, 4)`` to template mm; the letters are A (the affected side, brought to the left) and O (the other).
+    affine : ``(4, 4)`` to template mm; ``sides`` are the letters at the right and the left of the grid:
+        by default O (the other side) and A (the affected one, brought to the left).
     background : ``(X, Y, Z)`` on the same grid, in HU; None: the map alone.
     The slices go through the place where the mean over groups of the map's size is largest, the same for all.
     """
@@ -143,7 +145,7 @@ def group_maps(
                 shown = _cut(one, plane, at)
                 shown = np.ma.masked_where(np.abs(shown) < threshold * limit, shown)
                 colour = show_plane(axis, shown, plane, grid, alpha=0.7, **_colours(signed, limit))
-            mark_sides(axis, "O", "A")
+            mark_sides(axis, *sides)
         n = f"\nn = {counts[name]}" if counts and name in counts else ""
         axes[0, column].set_title(f"{name}{n}", fontsize=9, color=INK)
     for row, plane in enumerate(("axial", "coronal")):

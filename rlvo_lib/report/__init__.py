@@ -19,6 +19,7 @@ from rlvo_lib.report.provenance import (
     run_study,
     write_provenance,
 )
+from rlvo_lib.report.summary import dated_checks
 from rlvo_lib.report.table_files import (
     LONGEST,
     SIMULATED,
@@ -33,6 +34,7 @@ from rlvo_lib.report.table_files import (
 )
 
 __all__ = [
+    "dated_checks",
     "DIGESTED",
     "LEDGER_PAGE",
     "LONGEST",

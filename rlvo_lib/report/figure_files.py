@@ -22,7 +22,7 @@ def save_figure(
     data: str,
     caption: str = "",
     sources: Sequence[str] = (),
-    dpi: int = 140,
+    dpi: int = 120,
 ) -> Path:
     """Write ``figures/<name>.png`` and ``.svg``; a figure of simulated data is stamped first.
 
@@ -60,7 +60,10 @@ def save_figure(
     if any(axes.images for axes in figure.axes):
         svg.unlink(missing_ok=True)  # of an earlier run
         return png
-    with rc_context({"svg.hashsalt": name}), storage.atomic(svg) as temporary:
+    with (
+        rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}),
+        storage.atomic(svg) as temporary,
+    ):
         metadata = {"Date": None, "Creator": None, "Description": text["Description"]}
         figure.savefig(temporary, format="svg", dpi=dpi, metadata=metadata)
     return png

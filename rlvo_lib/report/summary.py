@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlvo_lib import storage
-from rlvo_lib.config import InputError
+from rlvo_lib.config import InputError, project_root
 from rlvo_lib.report.provenance import run_study
 from rlvo_lib.report.table_files import read_text_table
 
@@ -27,6 +27,12 @@ SETTINGS = (
     "profile", "outcome_definition", "arms", "missing_indicators", "seed", "grid_shape",
     "grid_spacing_mm", "bootstrap_resamples",
 )  # fmt: skip
+
+
+def dated_checks() -> pd.DataFrame | None:
+    """The latest checks of explanations that needed networks trained for them (``make explain-checks``), or None."""
+    found = sorted((project_root() / "studies" / "rlvo" / "explain").glob("*/checks.csv"))
+    return storage.read_csv(found[-1]) if found else None
 
 
 def keep_summary(run: str | Path, folder: str | Path) -> Path:

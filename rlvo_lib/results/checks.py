@@ -25,6 +25,7 @@ RELIABLE = 0.7  # the usual bound of reliability
 SIGNIFICANT = 0.05
 #: Methods that look at no model: they show what fails.
 CONTROLS = ("edges", "random")
+DATED = "of networks trained on simulated patients for it: studies/rlvo/explain"
 RETRAINED = "needs networks trained for it: make explain-checks"
 CHECK_TABLE_COLUMNS = [
     "arm", "method", "check", "value", "low", "high", "reference", "criterion", "verdict", "n", "reason", "data",

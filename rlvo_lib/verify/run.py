@@ -96,6 +96,15 @@ class Run:
         """The arm whose modalities, regions, modulation and checks are explained."""
         return str(self.attributions("modalities")["arm"].iloc[0])
 
+    def checks(self) -> pd.DataFrame:
+        """The checks of explanations, with those of networks trained for it where the run keeps them."""
+        made = results.explanation_checks(
+            self.attributions("checks"), data=self.data, **self.resampling
+        )
+        if not (self.root / "attributions" / "checks_dated.csv").exists():
+            return made
+        return results.joined_checks(made, self.attributions("checks_dated"), source=results.DATED)
+
     def of_explained(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of the explained arm."""
         return frame[frame["arm"] == self.explained]
@@ -245,18 +254,13 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "modality_interactions": lambda run: results.modality_interactions(
         run.attributions("modalities"), run.y, data=run.data, **run.resampling
     ),
-    "modulation_channels": lambda run: results.modulation_channels(
-        run.attributions("modulation"), data=run.data
-    ),
     "modulation_summary": lambda run: results.modulation_summary(
         run.attributions("modulation"), data=run.data
     ),
     "region_enrichment": lambda run: results.region_enrichment(
         run.attributions("regions"), data=run.data, **run.resampling
     ),
-    "explanation_checks": lambda run: results.explanation_checks(
-        run.attributions("checks"), data=run.data, **run.resampling
-    ),
+    "explanation_checks": lambda run: run.checks(),
     "region_claims": lambda run: results.region_claims(
         run.table("region_enrichment"), run.table("explanation_checks"), data=run.data
     ),
@@ -281,7 +285,7 @@ NEEDS = {"ceiling": "ceiling.json"} | {
         "shap_importance": "shap", "shap_groups": "shap", "shap_agreement": "shap",
         "permutation_importance": "permuted", "modality_shares": "modalities",
         "modality_coalitions": "modalities", "modality_interactions": "modalities",
-        "modulation_channels": "modulation", "modulation_summary": "modulation",
+        "modulation_summary": "modulation",
         "region_enrichment": "regions", "region_claims": "regions", "explanation_checks": "checks",
         "counterfactuals": "counterfactuals", "concept_importance": "reads", "concept_what_if": "what_if",
         "concept_agreement": "reads",
