@@ -39,6 +39,7 @@ from rlvo_lib.results.ceiling import ceiling_of, ceiling_table, check_ceiling, s
 from rlvo_lib.results.cells import table_cells
 from rlvo_lib.results.checks import (
     CHECKS,
+    DATED,
     check_labels,
     check_matrix,
     explanation_checks,
@@ -89,6 +90,7 @@ from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operat
 
 __all__ = [
     "CHECKS",
+    "DATED",
     "DECISION_THRESHOLDS",
     "METRICS",
     "best_arm",
