@@ -92,7 +92,7 @@ def test_an_untouched_run_agrees(untouched):
     agreed = set(checks["where"])
     assert {"index.html", "notebooks/01_cohort.html", "index.html: tables"} <= agreed
     agreeing = set(checks.loc[checks["what"] == "table", "where"])
-    assert {f"tables/{name}.csv" for name in verify.BUILDERS} <= agreeing
+    assert {f"tables/{name}.csv" for name in made_tables(untouched)} <= agreeing
     assert {"thresholds.csv", "claims.csv"} <= agreeing
 
 
@@ -113,12 +113,20 @@ def one_digit(text):
     return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
 
 
+def made_tables(run):
+    """The tables whose files a run made by hand holds: all but those of most explanations."""
+    names = [n for n in verify.BUILDERS if (run / verify.NEEDS.get(n, "run.json")).exists()]
+    assert {"performance", "shap_groups", "modality_shares", "consistency"} <= set(names)
+    return names
+
+
 def test_one_changed_digit_in_any_table_is_found(run):
-    for name in verify.BUILDERS:
+    names = made_tables(run)
+    for name in names:
         path = run / "tables" / f"{name}.csv"
         path.write_text(one_digit(path.read_text("utf-8")), encoding="utf-8")
     wrong = found(run)
-    for name in verify.BUILDERS:
+    for name in names:
         here = wrong[
             (wrong["what"] == "table") & wrong["where"].str.startswith(f"tables/{name}.csv")
         ]

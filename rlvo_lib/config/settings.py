@@ -79,7 +79,7 @@ class Settings:
     bootstrap_resamples: int = 2000
     explained_patients: int = 18  # test patients with SHAP values
     mapped_patients: int = 20  # test patients whose attributions are counted by region
-    saliency_patients: int = 3  # of them, those with maps on their own scans and figures
+    saliency_patients: int = 2  # of them, those with maps on their own scans and figures
     shap_background: int = 50  # training patients that stand for "unknown" and "absent"
     shap_permutations: int = 4  # orders of the variables, each forwards and backwards
     modality_donors: int = 3  # training patients whose scans stand in for absent ones

@@ -24,7 +24,7 @@ class Figure(_Figure):
     """A figure that shows itself in a notebook without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        return png(self, dpi=80)
+        return png(self, dpi=72)
 
 
 def canvas(width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options) -> Figure:

@@ -23,6 +23,7 @@ def save_figure(
     caption: str = "",
     sources: Sequence[str] = (),
     dpi: int = 120,
+    vector: bool = True,
 ) -> Path:
     """Write ``figures/<name>.png`` and ``.svg``; a figure of simulated data is stamped first.
 
@@ -34,6 +35,7 @@ def save_figure(
     ----------
     sources : what the figure is drawn from, saved before it: names of tables (``"roc_points"``), or files of
         the run (``"predictions.csv"``).
+    vector : whether an SVG is written beside the PNG.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def save_figure(
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with storage.atomic(png) as temporary:
         temporary.write_bytes(figures.png(figure, dpi=dpi, text=text))
-    if any(axes.images for axes in figure.axes):
+    if not vector or any(axes.images for axes in figure.axes):
         svg.unlink(missing_ok=True)  # of an earlier run
         return png
     with (

@@ -8,8 +8,8 @@ scans or a GPU.
 
 from rlvo_lib.verify.cells import ABSENT, AGREE, DIFFER, NEEDS_DATASET, compare
 from rlvo_lib.verify.checks import COLUMNS, verify_run
-from rlvo_lib.verify.run import BUILDERS, Run
+from rlvo_lib.verify.run import BUILDERS, NEEDS, Run
 
 __all__ = [
-    "ABSENT", "AGREE", "BUILDERS", "COLUMNS", "DIFFER", "NEEDS_DATASET", "Run", "compare", "verify_run",
+    "ABSENT", "AGREE", "BUILDERS", "COLUMNS", "DIFFER", "NEEDS", "NEEDS_DATASET", "Run", "compare", "verify_run",
 ]  # fmt: skip
