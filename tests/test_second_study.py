@@ -172,7 +172,9 @@ def test_a_network_runs_and_other_arms_are_left_out_when_not_asked_for(opened):
     assert experiment.run_arms(chosen, chosen.tensors(), []).empty
     for task in experiment.plan(chosen, chosen.tensors(), ["daft"])[:2]:
         held_out = chosen.fold_parts(task.fold, task.seed)["held_out"]
-        explained = explain._chosen(chosen, "explained_patients", task, chosen.tensors())
+        explained = explain.chosen(
+            chosen, chosen.tensors(), task, chosen.settings.explained_patients
+        )
         assert explained and set(explained) <= set(held_out)
     mean = dataclasses.replace(chosen.settings, arms=("late",))
     ladder = experiment.ladder(dataclasses.replace(chosen, settings=mean), chosen.tensors())
