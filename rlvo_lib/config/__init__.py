@@ -4,7 +4,7 @@
 says what is studied. Both are frozen. Units stand in the names: ``_mm``, ``_s``, ``_min``.
 """
 
-from rlvo_lib.config.arms import ARM_KINDS, ENCODERS, FUSIONS, Arm, Reader
+from rlvo_lib.config.arms import ARM_KINDS, ENCODERS, FUSIONS, POOLINGS, Arm, Reader
 from rlvo_lib.config.errors import InputError
 from rlvo_lib.config.imaging import DERIVATIVES, PERFUSION_PARAMETERS, Channel, Grid, Scan, View
 from rlvo_lib.config.settings import (
@@ -31,6 +31,7 @@ __all__ = [
     "DERIVATIVES",
     "ENCODERS",
     "FUSIONS",
+    "POOLINGS",
     "MAIN",
     "PERFUSION_PARAMETERS",
     "PROFILES",

@@ -23,6 +23,9 @@ class Arm:
     measures: tuple[str, ...] = ()  # names of sets of what is measured in the scans
     fusion: str = "none"  # one of FUSIONS; kind "concepts": none (logistic regression) or daft
     offset: str = ""  # kind "cnn": the arm whose logit is added, frozen
+    teacher: str = (
+        ""  # kinds "cnn" and "mlp": the arm whose probabilities soften the outcomes it learns
+    )
     of: tuple[str, ...] = ()  # kinds "mean" and "stack": the arms combined
     on_request: bool = False  # runs only where the setting ``arms`` names it
 
@@ -43,6 +46,7 @@ class Reader:
 
 
 ENCODERS = ("light", "daft-resnet", "monai-resnet", "monai-densenet")
+POOLINGS = ("mean", "max", "mean-max")
 FUSIONS = ("none", "concat1fc", "concat2fc", "1fc-concat-1fc", "interactive", "film", "daft")
 #: Models of tables (logistic, boosting, mlp), of images with or without a table (cnn), of voxels without a
 #: network (ridge), of what was read off the images (concepts), and of other arms (mean, stack).
@@ -108,6 +112,11 @@ def check_arms(study: Study, refuse: Callable[[str, Any, Any], None]) -> None:
         if arm.offset and (arm.offset not in seen or study.arms[arm.offset].kind != "logistic"):
             known = [name for name in seen if study.arms[name].kind == "logistic"]
             refuse(f"offset of arm '{arm.name}'", arm.offset, known)
+        if arm.teacher and arm.kind not in ("cnn", "mlp"):
+            refuse(f"teacher of arm '{arm.name}'", arm.teacher, ("none: only a network has one",))
+        taught_by = [name for name in seen if study.arms[name].kind in ("logistic", "boosting")]
+        if arm.teacher and arm.teacher not in taught_by:
+            refuse(f"teacher of arm '{arm.name}'", arm.teacher, taught_by)
         seen.append(arm.name)
 
 

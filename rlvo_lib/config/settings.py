@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvo_lib.config.arms import ENCODERS
+from rlvo_lib.config.arms import ENCODERS, POOLINGS
 from rlvo_lib.config.errors import InputError
 from rlvo_lib.config.study import MAIN, Study, load_study, project_root
 
@@ -45,6 +45,7 @@ class Settings:
     encoder: str = "light"  # one of ENCODERS; light: the published network with a stride-2 stem
     encoder_inputs: str = "stacked"  # or per-modality, shared: one encoder a scan
     base_filters: int = 4  # the DAFT papers' nf
+    pooling: str = "mean"  # of the last block's features: mean (published), max, mean-max
     fusion_location: int = 3  # of FiLM and DAFT in the last block, 0 to 4
     fusion_scale: bool = True  # whether alpha is learnt (else 1)
     fusion_shift: bool = True  # whether beta is learnt (else 0)
@@ -63,6 +64,9 @@ class Settings:
     weight_averaging: float = 0.0  # decay a step of a running mean of the weights; 0: off
     imbalance: str = "none"  # none keeps probabilities honest; weights, balanced (batches), focal
     focal_gamma: float = 2.0  # as Lin et al. (2017)
+    teaching: float = (
+        0.7  # a teacher's share in what an arm that has one learns; the outcome's is the rest
+    )
     recalibrate: bool = False  # logistic, on the out-of-fold predictions
     auxiliary_weight: float = 0.0  # of image reads as extra targets; 0: off
     reader_epochs: int = 16  # of networks that read concepts off images; no early end, best kept
@@ -220,7 +224,7 @@ def _check_settings(settings: Settings) -> None:
     }
     may_be_zero = (
         "seed", "repeats", "weight_decay", "warmup_epochs", "gradient_clip", "weight_averaging",
-        "fusion_location", "modality_dropout", "focal_gamma", "auxiliary_weight",
+        "fusion_location", "modality_dropout", "focal_gamma", "auxiliary_weight", "teaching",
         "augment_shift_voxels", "augment_rotation_deg", "augment_noise", "augment_intensity",
     )  # fmt: skip
     for entry in dataclasses.fields(Settings):
@@ -235,6 +239,7 @@ def _check_settings(settings: Settings) -> None:
         ("device", ("auto", "cpu", "cuda")),
         ("encoder", ENCODERS),
         ("encoder_inputs", ("stacked", "per-modality", "shared")),
+        ("pooling", POOLINGS),
         ("fusion_activation", ("linear", "tanh", "sigmoid")),
         ("absent", ("leave-out", "flag")),
         ("imbalance", ("none", "weights", "balanced", "focal")),
@@ -255,6 +260,7 @@ def _check_settings(settings: Settings) -> None:
             raise InputError(f"setting '{name}' is {value}; allowed: {words}")
     for name, most in (
         ("modality_dropout", 0.9),
+        ("teaching", 1.0),
         ("weight_averaging", 0.9999),
         ("fusion_location", 4),
     ):

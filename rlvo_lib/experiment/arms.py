@@ -132,10 +132,9 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
 
 
 def _with_parts(study: Study, names: tuple[str, ...]) -> list[str]:
-    """Some arms, and all that they are made of or start from."""
-    own = [
-        part for name in names for part in (*study.arms[name].of, study.arms[name].offset) if part
-    ]
+    """Some arms, and all that they are made of, start from or are taught by."""
+    arms = [study.arms[name] for name in names]
+    own = [part for arm in arms for part in (*arm.of, arm.offset, arm.teacher) if part]
     return [*names, *(_with_parts(study, tuple(own)) if own else ())]
 
 

@@ -72,6 +72,7 @@ def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
         n_tabular=n_tabular,
         n_outputs=outputs,
         base_filters=settings.base_filters,
+        pooling=settings.pooling,
         location=settings.fusion_location,
         scale=settings.fusion_scale,
         shift=settings.fusion_shift,
@@ -85,7 +86,7 @@ def build_network(settings: Settings, arm: Arm, n_tabular: int) -> nn.Module:
 
 def _about(settings: Settings, task: Task, n_tabular: int) -> dict[str, Any]:
     """What a stored network must agree with to be loaded."""
-    names = ("kind", "fusion", "channels", "offset")
+    names = ("kind", "fusion", "channels", "offset", "teacher")
     arm = {name: getattr(task.arm, name) for name in names}
     return arm | {"n_tabular": n_tabular} | settings.subset(*TRAINING_SETTINGS)
 
@@ -136,6 +137,8 @@ def _run_network(
     parts, cases = fold_cases(analysis, cache, task)
     if task.arm.offset:
         _add_offset(analysis, cache, task, parts, cases)
+    if task.arm.teacher:
+        _add_teacher(analysis, cache, task, parts, cases)
     training.seed_everything(_seed(task))
     tabular = cases["train"].tabular
     n_tabular = 0 if tabular is None else tabular.shape[1]
@@ -191,13 +194,35 @@ def _add_offset(
         part.offset = np.asarray(found[name], np.float32)
 
 
+def _add_teacher(
+    analysis: Analysis,
+    cache: TensorCache | None,
+    task: Task,
+    parts: Parts,
+    cases: dict[str, Cases],
+) -> None:
+    """A teacher's probabilities of the patients learnt from, by models that did not see them."""
+    other, n = analysis.settings.study.arms[task.arm.teacher], len(parts["train"])
+    *_, logits = _cross_fitted(analysis, cache, task, parts, other)
+    probability = np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    cases["train"].taught, cases["inner"].taught = probability[:n], probability[n:]
+
+
 def offset_model(
     analysis: Analysis, cache: TensorCache | None, task: Task, parts: Parts
 ) -> tuple[TabularEncoder, Any, np.ndarray]:
     """Encoder and model of the offset's arm, and logits of train + inner by models that did not see them."""
+    other = analysis.settings.study.arms[task.arm.offset]
+    return _cross_fitted(analysis, cache, task, parts, other)
+
+
+def _cross_fitted(
+    analysis: Analysis, cache: TensorCache | None, task: Task, parts: Parts, other: Arm
+) -> tuple[TabularEncoder, Any, np.ndarray]:
+    """Encoder and model of a baseline on train + inner, and their logits by models that did not see them."""
     from rlvo_lib import baselines
 
-    other, ids = analysis.settings.study.arms[task.arm.offset], parts["train"] + parts["inner"]
+    ids = parts["train"] + parts["inner"]
     encoder = fitted_encoder(analysis, cache, other, parts)
     table = measured_table(
         analysis, cache, ids, analysis.settings.study.measures_of(other.measures)

@@ -14,7 +14,7 @@ from rlvo_lib.preprocess import TensorCache
 #: What a trained network depends on, beside its data.
 TRAINING_SETTINGS = (
     "encoder", "encoder_inputs", "base_filters", "fusion_location", "fusion_scale", "fusion_shift",
-    "fusion_activation", "fusion_identity_start", "absent", "modality_dropout", "epochs_max",
+    "fusion_activation", "fusion_identity_start", "pooling", "teaching", "absent", "modality_dropout", "epochs_max",
     "patience_epochs", "batch_size", "learning_rate", "warmup_epochs", "weight_decay", "gradient_clip",
     "weight_averaging", "imbalance", "focal_gamma", "auxiliary_weight", "precision", "channels_last",
     "augment_shift_voxels", "augment_rotation_deg", "augment_noise", "augment_intensity",
@@ -168,14 +168,14 @@ def _content(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> str:
         tuple(columns), allow_sensitivity=settings.allow_sensitivity_predictors
     )
     used = _used(analysis, cache, arm)
-    below = [study.arms[arm.offset]] if arm.offset else []  # whose logit the network starts from
+    below = [study.arms[name] for name in (arm.offset, arm.teacher) if name]
     seen = [*columns, *(column for other in below for column in study.columns_of(other))]
     if arm.kind == "concepts" or settings.auxiliary_weight:
         analysis.dictionary.refuse_leakage(tuple(study.concepts))
         seen += list(study.concepts)
     sees_images = bool(arm.channels or arm.measures)
     what = {
-        "kind": arm.kind, "fusion": arm.fusion, "offset": arm.offset, "channels": arm.channels,
+        "kind": arm.kind, "fusion": arm.fusion, "offset": arm.offset, "teacher": arm.teacher, "channels": arm.channels,
         "measures": [study.measures_of(one.measures) for one in (arm, *below)],
         "columns": [repr(analysis.dictionary[c]) for c in seen],
         "predictors": columns,

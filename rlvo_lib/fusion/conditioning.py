@@ -11,9 +11,14 @@ from torch import Tensor, nn
 ACTIVATIONS = {"linear": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
-def pooled(features: Tensor) -> Tensor:
-    """Global average pooling: (N, C, D, H, W) to (N, C)."""
-    return features.mean(dim=(2, 3, 4))
+def pooled(features: Tensor, how: str = "mean") -> Tensor:
+    """Pooling over all places, one of `config.POOLINGS`: (N, C, D, H, W) to (N, C), of ``mean-max`` (N, 2 C).
+
+    >>> pooled(torch.tensor([0.0, 4.0]).view(1, 1, 1, 1, 2), "mean-max").tolist()
+    [[2.0, 4.0]]
+    """
+    found = {"mean": torch.mean, "max": torch.amax}
+    return torch.cat([found[part](features, dim=(2, 3, 4)) for part in how.split("-")], dim=1)
 
 
 def check_switches(scale: bool, shift: bool, activation: str, identity_start: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlvo_lib.config import POOLINGS
 from rlvo_lib.encoders import LOCATIONS, STRIDE, Encoder, ResidualBlock, Scans
 from rlvo_lib.fusion.conditioning import (
     AffineModulation,
@@ -31,6 +32,7 @@ class FusionNet(nn.Module):
         n_tabular: int,
         n_outputs: int,
         base_filters: int,
+        pooling: str,
         location: int,
         modulation: dict[str, bool | str],
     ) -> None:
@@ -42,17 +44,18 @@ class FusionNet(nn.Module):
             modulated = AffineModulation(
                 filters, n_tabular, b, sees_image=fusion == "daft", **modulation
             )
-        self.fusion, self.n_tabular = fusion, n_tabular
+        self.fusion, self.n_tabular, self.pooling = fusion, n_tabular, pooling
         self.encoder = encoder
         self.block = ResidualBlock(4 * nf, 8 * nf, 2, modulated, location)
         self.scales = None
         if fusion == "interactive":
             self.scales = BlockScales(n_tabular, (*encoder.widths, 4 * nf))
         self.hidden = None  # FC_b
+        z = (16 if pooling == "mean-max" else 8) * nf
         if fusion in ("concat2fc", "1fc-concat-1fc"):
-            self.hidden = nn.Linear(n_tabular + (8 * nf if fusion == "concat2fc" else 0), b)
-        seen = {"concat1fc": 8 * nf + n_tabular, "concat2fc": b, "1fc-concat-1fc": 8 * nf + b}
-        self.head = nn.Linear(seen.get(fusion, 8 * nf), n_outputs)
+            self.hidden = nn.Linear(n_tabular + (z if fusion == "concat2fc" else 0), b)
+        seen = {"concat1fc": z + n_tabular, "concat2fc": b, "1fc-concat-1fc": z + b}
+        self.head = nn.Linear(seen.get(fusion, z), n_outputs)
 
     @property
     def trunk_needs_tabular(self) -> bool:
@@ -106,7 +109,7 @@ class FusionNet(nn.Module):
     def finish(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
         """Logits (N, n_outputs) from the features that `trunk` gives for these images and this t."""
         self._check_tabular(tabular)
-        z = pooled(self.block(features, tabular))
+        z = pooled(self.block(features, tabular), self.pooling)
         if self.fusion in ("concat1fc", "concat2fc"):
             z = torch.cat([z, tabular], dim=1)
         if self.fusion == "concat2fc":
@@ -150,6 +153,7 @@ def build_model(
     n_tabular: int = 0,
     n_outputs: int = 1,
     base_filters: int = 4,
+    pooling: str = "mean",
     location: int = 3,
     scale: bool = True,
     shift: bool = True,
@@ -167,6 +171,8 @@ def build_model(
         One of `FUSIONS`, one of `rlvo_lib.config.ENCODERS`.
     base_filters
         nf, the filters of the first block.
+    pooling
+        Of the last block's features, one of `rlvo_lib.config.POOLINGS`; mean in the papers.
     location, scale, shift, activation, identity_start
         Of FiLM and DAFT (`rlvo_lib.encoders.LOCATIONS`, `AffineModulation`); other fusions have none.
     scans, share_weights, flags
@@ -176,7 +182,7 @@ def build_model(
     Raises
     ------
     ValueError
-        For an unknown fusion, encoder, location or activation, switches that leave nothing of a
+        For an unknown fusion, encoder, pooling, location or activation, switches that leave nothing of a
         modulation, scans that do not hold each channel once, or a fusion without tabular data.
 
     Examples
@@ -192,6 +198,8 @@ def build_model(
     if location not in LOCATIONS:
         words = "; ".join(f"{key}: {place}" for key, place in LOCATIONS.items())
         raise ValueError(f"location {location!r} is not known; allowed: {words}")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling '{pooling}' is not known; allowed: {', '.join(POOLINGS)}")
     check_switches(scale, shift, activation, identity_start)
     trunk = Encoder(
         in_channels,
@@ -207,6 +215,7 @@ def build_model(
         n_tabular=n_tabular,
         n_outputs=n_outputs,
         base_filters=base_filters,
+        pooling=pooling,
         location=location,
         modulation=dict(
             scale=scale, shift=shift, activation=activation, identity_start=identity_start

@@ -24,6 +24,7 @@ class Batch:
     tabular: Tensor | None
     y: Tensor | None
     offset: Tensor | None
+    taught: Tensor | None
     extra: Tensor | None
 
 

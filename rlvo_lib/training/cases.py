@@ -19,6 +19,7 @@ class Cases:
     tabular : (N, P) float32 or None
     y : (N,) outcomes, 0 and 1; None: the network learns ``extra`` alone
     offset : (N,) float32 or None; a frozen logit that is added to the network's
+    taught : (N,) float32 or None; a teacher's probability of the outcome
     extra : (N, K) float32 or None; auxiliary targets, in any unit, NaN where missing
     """
 
@@ -26,6 +27,7 @@ class Cases:
     tabular: np.ndarray | None
     y: np.ndarray | None
     offset: np.ndarray | None = None
+    taught: np.ndarray | None = None
     extra: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -93,7 +95,7 @@ def check_cases(cases: Cases, settings: Settings, part: str) -> None:
                     f"{where}: the channel is absent (NaN throughout), but setting 'absent' is "
                     f"'{settings.absent}'; allowed: patients who have all channels, or 'flag'"
                 )
-    for name in ("tabular", "offset", "y"):
+    for name in ("tabular", "offset", "taught", "y"):
         values = getattr(cases, name)
         if values is not None and not np.isfinite(values).all():
             place = np.argwhere(~np.isfinite(values))[0]
@@ -110,10 +112,11 @@ def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings:
     Raises
     ------
     InputError
-        For one outcome only, batches of one patient, or an auxiliary target that no patient has.
+        For one outcome only, batches of one patient, a teacher where outcomes are weighted, or an
+        auxiliary target that no patient has.
     ValueError
         If the network's outputs are not one for the outcome and one for each auxiliary target, or one
-        part has a frozen offset and the other has not.
+        part has a frozen offset, or a teacher, and the other has not.
     """
     if train.y is not None and len(set(train.y.tolist())) < 2:
         raise InputError(
@@ -124,9 +127,13 @@ def check_training(model: torch.nn.Module, train: Cases, inner: Cases, settings:
             f"setting 'batch_size' is {settings.batch_size}; allowed: 2 or more, since batch "
             "normalisation compares patients"
         )
-    if (train.offset is None) != (inner.offset is None):
-        raise ValueError(
-            "a frozen offset for one part only; allowed: for training and inner, or none"
+    for name, words in (("offset", "a frozen offset"), ("taught", "a teacher")):
+        if (getattr(train, name) is None) != (getattr(inner, name) is None):
+            raise ValueError(f"{words} for one part only; allowed: for training and inner, or none")
+    if train.taught is not None and settings.imbalance != "none":
+        raise InputError(
+            f"setting 'imbalance' is '{settings.imbalance}' for an arm with a teacher; allowed: none, since "
+            "a teacher's probabilities are those of the cohort"
         )
     if train.extra is None or not (settings.auxiliary_weight or train.y is None):
         return

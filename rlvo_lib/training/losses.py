@@ -68,7 +68,8 @@ class Criterion:
             return self.auxiliary(output, batch.extra)
         logit = output[:, 0] if batch.offset is None else output[:, 0] + batch.offset
         even = self.settings.imbalance == "balanced"  # balanced batches need no weights
-        loss = self.outcome(logit, batch.y, weights=(1.0, 1.0) if even else self.class_weights)
+        target = self.target(batch.y, batch.taught)
+        loss = self.outcome(logit, target, weights=(1.0, 1.0) if even else self.class_weights)
         if self.with_extra:
             loss = loss + self.settings.auxiliary_weight * self.auxiliary(
                 output[:, 1:], batch.extra
@@ -80,7 +81,20 @@ class Criterion:
         if self.reads_only:
             target = torch.from_numpy(np.asarray(cases.extra, np.float32)).to(self.extra_mean)
             return float(self.auxiliary(output.to(target), target))
-        return float(self.outcome(output[:, 0], torch.from_numpy(np.asarray(cases.y, float))))
+        y, taught = (
+            None if part is None else torch.from_numpy(np.asarray(part, float))
+            for part in (cases.y, cases.taught)
+        )
+        return float(self.outcome(output[:, 0], self.target(y, taught)))
+
+    def target(self, y: Tensor, taught: Tensor | None) -> Tensor:
+        """What is learnt (N,): the outcome, or (1 - w) y + w p with a teacher's p and w = ``teaching``.
+
+        Hinton, Vinyals & Dean, arXiv:1503.02531, at temperature 1: the cross-entropies of outcome and
+        teacher, in these shares. Most of an outcome is chance; a teacher's probability is not.
+        """
+        share = self.settings.teaching
+        return y if taught is None else torch.lerp(y, taught, share)
 
     def outcome(
         self, logit: Tensor, y: Tensor, weights: tuple[float, float] | None = None
