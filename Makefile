@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed explain-checks evaluation-speed soop soop-baselines soop-sensitivity soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed explain-checks evaluation-speed soop soop-baselines soop-sensitivity soop-choice soop-taught soop-curve soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -110,22 +110,33 @@ evaluation-speed: $(INSTALLED) ## the bootstrap and DeLong's test, timed beside 
 
 SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
+REPEATS ?= 10
 
 $(SOOP)/dataset_description.json: $(INSTALLED)
 	@test -n "$(FROM)" || { echo "give the download: make $(MAKECMDGOALS) FROM=FOLDER (participants.tsv, ArterialAtlas136.nii.gz, lesion_masks/)"; exit 2; }
 	$(BIN)/rlvo adapt soop --masks "$(FROM)/lesion_masks" --participants "$(FROM)/participants.tsv" --out $(SOOP)
 
-soop-baselines: $(SOOP)/dataset_description.json ## the second study on real patients, baselines only: make soop-baselines FROM=FOLDER
-	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop-baselines --set 'arms=$(SOOP_BASELINES)'
+soop: $(SOOP)/dataset_description.json ## the second study on real patients, all arms, ten cross-validations: make soop FROM=FOLDER [REPEATS=1]
+	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop --set repeats=$(REPEATS)
 
-soop: $(SOOP)/dataset_description.json ## the second study, all arms, one cross-validation: make soop FROM=FOLDER
-	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop --set repeats=1
+soop-baselines: $(SOOP)/dataset_description.json ## the second study, baselines only
+	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop-baselines --set 'arms=$(SOOP_BASELINES)'
 
 soop-sensitivity: $(SOOP)/dataset_description.json ## the baselines again, with missing values that the models do not see
 	$(BIN)/rlvo reproduce --study soop --data $(SOOP) --out reports/soop-no-indicators --set missing_indicators=False --set 'arms=$(SOOP_BASELINES)'
 
-soop-results: $(INSTALLED) ## keep the result tables of the three runs, dated, without any row of a patient, and show them in docs/soop.md
-	for run in soop soop-baselines soop-no-indicators; do \
+soop-choice: $(SOOP)/dataset_description.json ## candidates for lesion masks compared on folds inside each training part, dated
+	$(BIN)/python -m rlvo_lib.nested soop $(SOOP) studies/soop/nested/$(DATE)
+
+soop-taught: $(SOOP)/dataset_description.json ## what networks find of outcomes simulated on the real masks, dated
+	$(BIN)/python benchmarks/taught.py $(SOOP) studies/soop/semi_simulated/$(DATE)
+
+soop-curve: $(SOOP)/dataset_description.json ## learning curves in the number of patients, and what more would bring, dated
+	$(BIN)/rlvo ablate --study soop --data $(SOOP) --groups patients --beside clinical_logistic,clinical_territories,concat,daft_offset \
+	--shares 0.25,0.4,0.55,0.75 --set repeats=2 --out studies/soop/learning/$(DATE)/ablations.csv
+
+soop-results: $(INSTALLED) ## keep the result tables of the two runs, dated, without any row of a patient, and fill docs/soop.md
+	for run in soop soop-no-indicators; do \
 	$(BIN)/python -m rlvo_lib.report summary reports/$$run studies/soop/results/$(DATE)/$$run || exit 1; done
 	$(BIN)/python -m rlvo_lib.report page docs/soop.md
 

@@ -11,7 +11,7 @@ ORDER = [
     "config", "storage", "progress", "workers", "dictionary", "metrics", "twins", "exclusions", "dataset", "cohort",
     "images", "validation", "intake", "dicom", "adapters", "head", "registration", "vessels", "perfusion", "preprocess",
     "simulate", "analysis", "tabular", "baselines", "encoders",
-    "fusion", "augmentation", "training", "concepts", "experiment", "explain", "figures", "results", "ablation", "report",
+    "fusion", "augmentation", "training", "concepts", "experiment", "nested", "explain", "figures", "results", "ablation", "report",
     "verify", "external", "casebook", "notebooks", "cli",
 ]  # fmt: skip
 

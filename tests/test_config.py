@@ -163,6 +163,16 @@ def test_the_softwares_columns_say_which_parameter_they_are(study):
             "offset of arm 'daft_offset' 'clinical_mlp' is not defined; allowed: clinical_logistic",
         ),
         (
+            'offset = "clinical_logistic"',
+            'teacher = "imaging"',
+            "teacher of arm 'daft_offset' 'imaging' is not defined; allowed: clinical_logistic",
+        ),
+        (
+            'of = ["imaging", "clinical_logistic"]',
+            'of = ["imaging", "clinical_logistic"]\nteacher = "clinical_logistic"',
+            "teacher of arm 'late' 'clinical_logistic' is not defined; allowed: none: only a network",
+        ),
+        (
             'kind = "concepts"\ngroup = "multimodal"',
             'kind = "concepts"\nfusion = "film"\ngroup = "multimodal"',
             "fusion of arm 'concepts' 'film' is not defined; allowed: none, daft",

@@ -71,6 +71,51 @@ def test_the_offset_of_training_patients_is_of_models_that_did_not_see_them(anal
     assert training.log_loss(y, given) > training.log_loss(y, by_all)
 
 
+def _taught(analysis, tensors, cache, **changes):
+    """The analysis in which `daft` has the clinical regression as its teacher, and the task of its first fold."""
+    study = analysis.settings.study
+    daft = dataclasses.replace(study.arms["daft"], teacher="clinical_logistic")
+    study = dataclasses.replace(study, arms=study.arms | {"daft": daft})
+    own = _changed(analysis, cache, study=study, **changes)
+    return own, _task(own, tensors, "daft")
+
+
+def test_a_teacher_has_not_seen_whom_it_teaches_about(analysis, tensors, tmp_path):
+    own, task = _taught(analysis, tensors, tmp_path)
+    parts, cases = experiment.fold_cases(own, tensors, task)
+    fitting._add_teacher(own, tensors, task, parts, cases)
+    assert cases["held_out"].taught is None and cases["test"].taught is None
+    offset = _task(analysis, tensors, "daft_offset")
+    encoder, model, logits = experiment.offset_model(analysis, tensors, offset, parts)
+    n = len(parts["train"])
+    for part, logit in (("train", logits[:n]), ("inner", logits[n:])):
+        np.testing.assert_allclose(cases[part].taught, 1 / (1 + np.exp(-logit)), rtol=1e-5)
+        table = encoder.transform(analysis.dataset.table.loc[parts[part]])
+        knowing = 1 / (1 + np.exp(-model.logit(table)))
+        assert (np.abs(cases[part].taught - knowing) > 1e-5).all()
+
+
+def test_a_teacher_and_its_share_are_part_of_the_key_and_of_the_predictions(
+    analysis, tensors, tmp_path
+):
+    seen = {}
+    for share in (0.0, 1.0):
+        own, task = _taught(analysis, tensors, tmp_path, teaching=share)
+        experiment.run_task(own, tensors, task)
+        seen[share] = storage.read_csv(task.result)["probability"].to_numpy()
+        assert task.folder != _task(_changed(own, tmp_path), tensors, "imaging").folder
+        network = experiment.load_network(
+            own, task, experiment.fold_cases(own, tensors, task)[1]["train"].tabular.shape[1]
+        )
+        assert not network.training
+    plain = _changed(analysis, tmp_path)
+    alone = _task(plain, tensors, "daft")
+    assert alone.folder not in {task.folder}
+    experiment.run_task(plain, tensors, alone)
+    np.testing.assert_array_equal(storage.read_csv(alone.result)["probability"], seen[0.0])
+    assert np.abs(seen[0.0] - seen[1.0]).max() > 1e-4
+
+
 def test_what_an_offset_sees_is_part_of_the_key(analysis, tensors):
     study = analysis.settings.study
     other = dataclasses.replace(study.arms["clinical_logistic"], measures=("vessels",))

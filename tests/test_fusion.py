@@ -45,6 +45,26 @@ def test_published_parameter_counts(fusion, locations, parameters):
         assert _count(_model(fusion, location=location)) == parameters
 
 
+@pytest.mark.parametrize(("pooling", "width"), [("mean", 32), ("max", 32), ("mean-max", 64)])
+def test_the_head_sees_what_was_pooled(pooling, width):
+    model = _model("none", pooling=pooling)
+    assert model.head.in_features == width
+    model.eval()
+    image = torch.rand(2, 1, 32, 32, 32)
+    features = model.block(model.encoder(image))
+    parts = {"mean": features.mean((2, 3, 4)), "max": features.flatten(2).max(2).values}
+    seen = torch.cat([parts[name] for name in pooling.split("-")], 1)
+    torch.testing.assert_close(model(image), model.head(seen))
+
+
+def test_pooling_widens_every_fusion_and_another_is_refused():
+    for fusion in ("concat1fc", "concat2fc", "1fc-concat-1fc", "film", "daft"):
+        wide = _model(fusion, pooling="mean-max")
+        assert wide(torch.rand(2, 1, 32, 32, 32), torch.rand(2, 14)).shape == (2, 3)
+    with pytest.raises(ValueError, match="pooling 'median' is not known; allowed: mean, max"):
+        _model("daft", pooling="median")
+
+
 # --------------------------------------------------------------------------------- FiLM and DAFT
 
 

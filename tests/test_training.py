@@ -297,6 +297,46 @@ def test_auxiliary_targets_train_a_network_of_more_outputs(settings):
     assert training.predict_logit(model, inner, own).shape == (40,)
 
 
+# ------------------------------------------------------------------------------------------ teacher
+
+
+def test_what_is_learnt_lies_between_outcome_and_teacher(settings):
+    y, taught = torch.tensor([0.0, 1.0]), torch.tensor([0.4, 0.6])
+    train = table(8, 0)
+    for share, target in ((0.0, [0.0, 1.0]), (0.25, [0.1, 0.9]), (1.0, [0.4, 0.6])):
+        own = changed(settings, teaching=share)
+        criterion = training.losses.Criterion(train, own, torch.device("cpu"))
+        assert criterion.target(y, taught).tolist() == pytest.approx(target)
+        assert criterion.target(y, None) is y
+
+
+def test_a_network_taught_alone_learns_its_teacher_and_not_the_outcome(settings):
+    own = changed(settings, teaching=1.0, learning_rate=3e-2, epochs_max=30, patience_epochs=30)
+    train, inner = (table(100, s) for s in (0, 1))
+    for cases in (train, inner):  # the teacher says the opposite of what happened
+        cases.taught = np.where(cases.y == 1, 0.1, 0.9).astype(np.float32)
+    training.seed_everything(0)
+    model = TabularNet(4)
+    history = training.fit(model, train, inner, own, seed=0)
+    logit = training.predict_logit(model, dataclasses.replace(inner, taught=None), own)
+    assert np.corrcoef(logit, inner.y)[0, 1] < -0.5
+    least = history[history["part"] == "inner"]["loss"].min()
+    assert least >= -(0.1 * np.log(0.1) + 0.9 * np.log(0.9))  # the teacher's own entropy
+
+
+def test_a_teacher_of_one_part_or_beside_weights_is_refused(settings):
+    train, inner = table(8, 0), table(8, 1)
+    taught = dataclasses.replace(train, taught=np.full(8, 0.5, np.float32))
+    with pytest.raises(ValueError, match="a teacher for one part only"):
+        training.fit(TabularNet(4), taught, inner, settings, seed=0)
+    inner.taught = np.full(8, 0.5, np.float32)
+    with pytest.raises(InputError, match="'imbalance' is 'focal' for an arm with a teacher"):
+        training.fit(TabularNet(4), taught, inner, changed(settings, imbalance="focal"), seed=0)
+    inner.taught[3] = np.nan
+    with pytest.raises(InputError, match="inner part, patient in row 3: taught is nan"):
+        training.fit(TabularNet(4), taught, inner, settings, seed=0)
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 
