@@ -202,6 +202,22 @@ def test_scaled_and_four_dimensional_masks_are_written_plain(source):
     assert report[report["what"] == "coded other than 1"].empty  # 1 once it is scaled
 
 
+def test_the_atlas_is_kept_as_it_came_and_comes_to_a_dataset_made_without(source):
+    _, out = _adapt(source)
+    kept = out / soop.ATLAS_COPY
+    assert kept.read_bytes() == (source / soop.ATLAS).read_bytes()
+    kept.unlink()
+    _adapt(source)
+    assert kept.read_bytes() == (source / soop.ATLAS).read_bytes()
+    _save(source / soop.ATLAS, _atlas()[:, ::-1])
+    other = (source / soop.ATLAS).read_bytes()
+    with pytest.raises(InputError, match="holds another dataset"):
+        _adapt(source)
+    assert kept.read_bytes() != other
+    _adapt(source, replace=True)
+    assert kept.read_bytes() == other
+
+
 def test_the_description_is_the_sources(source):
     _, out = _adapt(source)
     description = json.loads((out / "dataset_description.json").read_text())
@@ -212,7 +228,7 @@ def test_the_description_is_the_sources(source):
     }  # fmt: skip
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert files == {
-        "dataset_description.json", "participants.tsv", soop.REPORT,
+        "dataset_description.json", "participants.tsv", soop.REPORT, soop.ATLAS_COPY,
         *(f"sub-{n}/anat/sub-{n}_lesion.nii.gz" for n in (1, 2, 4)),
     }  # fmt: skip
     (source / "dataset_description.json").unlink()

@@ -231,7 +231,7 @@ def is_written(lesion: Lesion, target: Path) -> bool:
     if not target.exists():
         return False
     if lesion.clean:
-        return filecmp.cmp(lesion.path, target, shallow=False)
+        return is_copied(lesion.path, target)
     try:
         header = read_header(target)
         there, _ = images.load_nifti(target)
@@ -245,8 +245,18 @@ def is_written(lesion: Lesion, target: Path) -> bool:
 def write(lesion: Lesion, target: Path) -> None:
     """Copy a clean mask; write another as uint8 0 and 1. Voxels and affine stay as they are."""
     if lesion.clean:
-        with storage.atomic(target) as temporary:
-            shutil.copyfile(lesion.path, temporary)
+        copy(lesion.path, target)
     else:
         array, affine = images.load_nifti(lesion.path)
         images.save_nifti(target, (array > 0).astype(np.uint8), affine)
+
+
+def is_copied(source: Path, target: Path) -> bool:
+    """Whether the target is there with the bytes of the source."""
+    return target.exists() and filecmp.cmp(source, target, shallow=False)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file byte for byte; the target is whole or absent."""
+    with storage.atomic(target) as temporary:
+        shutil.copyfile(source, temporary)

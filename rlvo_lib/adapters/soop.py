@@ -3,7 +3,8 @@
 In come a folder of lesion masks in standard space (``sub-3_lesion.nii.gz``, or ``bwsrsub-3_lesion.nii.gz``
 as published), the ``participants.tsv`` of OpenNeuro ds004889, and the arterial atlas that is published
 with the masks. Out comes the table under the columns of ``studies/soop/data_dictionary.csv``, with the
-volume of each lesion and of its part in each territory (mL), and the masks, voxels in their own order.
+volume of each lesion and of its part in each territory (mL), the masks, voxels in their own order, and the
+atlas as it came: what explains a model by territories must use the one that the volumes were counted with.
 
 Nothing is guessed: a value that is not one of the source's own stops the adaptation, and all of them are
 listed. What is merely unusual is kept and listed in ``derivatives/adapt/report.csv``: participant_id,
@@ -29,6 +30,7 @@ from rlvo_lib.intake.ledger import PROBLEM_COLUMNS, summary
 
 ATLAS = "ArterialAtlas136.nii.gz"
 REPORT = "derivatives/adapt/report.csv"
+ATLAS_COPY = "derivatives/atlas/arterial_territories.nii.gz"  # the atlas's file, byte for byte
 KEPT = ("Name", "BIDSVersion", "License", "Authors", "DatasetDOI")  # of the source's description
 DEFAULTS = {"Name": "Stroke Outcome Optimization Project (SOOP)", "BIDSVersion": "1.6.0"}
 MASK = re.compile(r"(?:bwsr)?(sub-[A-Za-z0-9]+)_.*lesion.*\.nii\.gz")
@@ -122,7 +124,8 @@ def adapt(
     masks : folder of the lesion masks, or of sub-folders that hold them.
     participants : ``participants.tsv`` as published.
     out : the dataset folder, new or begun from the same files. Masks of clean uint8 0 and 1 are copied
-        byte by byte, others written anew so; ``dataset_description.json`` comes last.
+        byte by byte, others written anew so; the atlas is copied to `ATLAS_COPY` (a dataset of an earlier
+        version gets it by adapting again); ``dataset_description.json`` comes last.
     atlas : the arterial atlas; left out, it is looked for beside ``participants``, then in ``masks``.
     replace : write over a dataset that differs (never over a simulated one).
 
@@ -144,10 +147,11 @@ def adapt(
     source = read_participants(participants)
     table = _translate(source, participants)
     found = lesions.find_masks(masks, MASK)
-    measured = _measure(found, table, masks, _find_atlas(atlas, participants, masks))
+    atlas = _find_atlas(atlas, participants, masks)
+    measured = _measure(found, table, masks, atlas)
     report = _report([*_of_table(source), *_of_matching(table, found), *_of_masks(measured)])
     description = _description(participants)
-    _write(out, _with_volumes(table, measured), measured, report, description, replace)
+    _write(out, _with_volumes(table, measured), measured, atlas, report, description, replace)
     return report
 
 
@@ -327,23 +331,28 @@ def _write(
     out: Path,
     table: pd.DataFrame,
     measured: dict[str, Lesion],
+    atlas: Path,
     report: pd.DataFrame,
     description: dict,
     replace: bool,
 ) -> None:
-    """Masks that are not there yet, then table, report and description; each whole or absent."""
+    """Masks and atlas that are not there yet, then table, report and description; each whole or absent."""
     text = folder.table_text(table, "\t")
     targets = {_mask_path(out, name): lesion for name, lesion in measured.items()}
     stale = sorted(set(out.glob("sub-*/anat/sub-*_lesion.nii.gz")) - set(targets))
     to_do = [path for path, lesion in targets.items() if not lesions.is_written(lesion, path)]
+    kept = lesions.is_copied(atlas, out / ATLAS_COPY)
+    other = [out / ATLAS_COPY] * ((out / ATLAS_COPY).exists() and not kept)
     if not replace:
-        _refuse_other(out, text, [*filter(Path.exists, to_do), *stale])
-    elif to_do or stale:
+        _refuse_other(out, text, [*filter(Path.exists, to_do), *stale, *other])
+    elif to_do or stale or other:
         (out / folder.DESCRIPTION).unlink(missing_ok=True)  # only what is whole has one
     for path in stale:
         path.unlink()
     for path in to_do:
         lesions.write(targets[path], path)
+    if not kept:
+        lesions.copy(atlas, out / ATLAS_COPY)
     storage.write_text(out / folder.TABLE, text)
     storage.write_csv(out / REPORT, report)
     storage.write_json(out / folder.DESCRIPTION, description)
