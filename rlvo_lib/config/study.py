@@ -78,6 +78,16 @@ class Consistency:
     then: tuple[Rule, ...]
 
 
+@dataclass(frozen=True)
+class TerritoryAtlas:
+    """An atlas of territories that a dataset holds, and the columns of a lesion's volume in them (mL)."""
+
+    path: str  # NIfTI of labels, in the dataset folder
+    territories: tuple[str, ...]  # the n-th column is the volume in label n
+    volume: str  # the column of the whole lesion's volume
+    beside: tuple[str, ...]  # arms of the table that are asked what the explained arm is
+
+
 COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")
 ELIGIBILITY_OPS = (*COMPARISONS, "label-known", "any-scan")
 CONSISTENCY_OPS = (*COMPARISONS, "code")
@@ -119,6 +129,7 @@ class Study:
     explain_arm: str
     explain_background: str  # the scan that maps are laid over; empty: none
     explain_beside: tuple[str, ...]  # arms that are explained beside it
+    explain_atlas: TerritoryAtlas | None  # None: nothing is explained by territories of an atlas
     profiles: dict[str, dict[str, Any]]  # settings that this study changes, by profile
     notes: dict[str, str]  # what the notebooks say of this study: ``outcome``, ``images``
     comparisons: tuple[tuple[str, str], ...]
@@ -279,6 +290,7 @@ def read_study(path: Path) -> Study:
             explain_arm=raw.get("explain", {}).get("arm", ""),
             explain_background=raw.get("explain", {}).get("background", ""),
             explain_beside=tuple(raw.get("explain", {}).get("beside", ())),
+            explain_atlas=_read_atlas(raw, where),
             profiles=raw.get("profiles", {}),
             notes={"outcome": "", "images": ""} | raw.get("notes", {}),
             comparisons=tuple(
@@ -300,6 +312,27 @@ def read_study(path: Path) -> Study:
         raise InputError(f"{where}: {error}") from error
     _check_study(study, where)
     return study
+
+
+def _read_atlas(raw: dict[str, Any], where: str) -> TerritoryAtlas | None:
+    """``[explain.atlas]``: path, the predictor sets ``territories`` and ``volume``, and arms ``beside``."""
+    given = raw.get("explain", {}).get("atlas")
+    if given is None:
+        return None
+    for key in ("territories", "volume"):
+        if given[key] not in raw["predictors"]:
+            raise InputError(
+                f"{where}: predictor set of explain.atlas.{key} '{given[key]}' is not defined; allowed: "
+                f"{', '.join(raw['predictors'])}"
+            )
+    volume = raw["predictors"][given["volume"]]
+    if len(volume) != 1:
+        raise InputError(
+            f"{where}: explain.atlas.volume '{given['volume']}' has {len(volume)} columns; allowed: a "
+            "predictor set of one, the volume of the whole lesion"
+        )
+    territories = tuple(raw["predictors"][given["territories"]])
+    return TerritoryAtlas(given["path"], territories, volume[0], tuple(given.get("beside", ())))
 
 
 def _parse_rule(raw: dict[str, Any], **given: str) -> Rule:
@@ -396,5 +429,8 @@ def _check_study(study: Study, where: str) -> None:
     for name in study.explain_beside:
         if name not in study.arms:
             refuse("arm to explain beside", name, study.arms)
+    for name in study.explain_atlas.beside if study.explain_atlas else ():
+        if name not in study.arms:
+            refuse("arm of explain.atlas.beside", name, study.arms)
     if study.flip_to_side not in SIDES:
         refuse("flip_to_side", study.flip_to_side, SIDES)
