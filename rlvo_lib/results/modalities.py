@@ -9,7 +9,9 @@ when S is present and the rest absent, or the AUC of these logits over the patie
 pair's second difference, averaged likewise (Grabisch and Roubens, Int. J. Game Theory 1999): above 0 the
 two together carry more than each alone, below 0 the one repeats the other.
 
-Logits are averaged over fold models and seeds first, patient by patient. Intervals are over patients
+Logits are averaged over fold models and seeds first, patient by patient. For an AUC each model's logits are taken
+from its own logit of nothing first: without a test part different models score different patients, and their constants
+alone would rank patients who are all the same to them. So the AUC of nothing is 0.5 exactly. Intervals are over patients
 (stratified bootstrap of all coalitions at once); ``sd_folds`` is the spread over the fold models' own values.
 """
 
@@ -129,7 +131,7 @@ def modality_coalitions(
     """
     tables = []
     for (arm, absent), rows in _checked(modalities).groupby(["arm", "absent"], sort=False):
-        names, logits = _wide(rows)
+        names, logits = _wide(_centred(rows))
         auc, drawn, reason = _aucs(logits, y, resamples, seed)
         low, high = _limits(drawn)
         table = pd.DataFrame({"coalition": _names(names), "auc": auc, "low": low, "high": high})
@@ -154,7 +156,7 @@ def modality_interactions(
     for (arm, absent), rows in _checked(modalities).groupby(["arm", "absent"], sort=False):
         names, logits = _wide(rows)
         pairs, weights = interaction_weights(len(names))
-        auc, drawn, reason = _aucs(logits, y, resamples, seed)
+        auc, drawn, reason = _aucs(_wide(_centred(rows))[1], y, resamples, seed)
         size = np.abs(logits.to_numpy() @ weights.T)
         resampled = _draws(len(size), resamples, seed) @ size
         for measure, value, limits, why in (
@@ -213,6 +215,13 @@ def _names(names: list[str]) -> list[str]:
         "+".join(name for k, name in enumerate(names) if number >> k & 1)
         for number in range(2 ** len(names))
     ]
+
+
+def _centred(rows: pd.DataFrame) -> pd.DataFrame:
+    """Logits less what each model says where all is absent, which is one number for all its patients."""
+    nothing = rows[rows["coalition"] == ""].groupby(["seed", "fold"])["logit"].median()
+    own = pd.MultiIndex.from_frame(rows[["seed", "fold"]])
+    return rows.assign(logit=rows["logit"] - nothing.reindex(own).to_numpy())
 
 
 def _wide(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
@@ -280,7 +289,7 @@ def _each_fold(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _auc_shares(rows: pd.DataFrame, y: pd.Series, resamples: int, seed: int) -> pd.DataFrame:
-    names, logits = _wide(rows)
+    names, logits = _wide(_centred(rows))
     weights = shapley_weights(len(names))
     weights = np.vstack([weights, weights.sum(axis=0)])  # their sum: all modalities
     auc, drawn, reason = _aucs(logits, y, resamples, seed)
