@@ -297,6 +297,29 @@ def test_the_spread_over_folds_is_not_the_interval_over_patients(separated):
     assert both[both["measure"] == "auc"]["sd_folds"].max() == pytest.approx(0)
 
 
+def test_out_of_fold_nothing_has_an_auc_of_one_half():
+    """Each fold scores patients of its own; its constant, in step with its prevalence here, must rank nobody."""
+    rng, rows, y = np.random.default_rng(4), [], {}
+    for seed in (0, 1):
+        for k in range(60):
+            fold = k % 3 if seed == 0 else k // 20
+            y[f"sub-{k:02d}"] = int(k % 6 < 1 + k % 3)
+            constant = 2.0 * (k % 3) if seed == 0 else -1.0 * fold
+            signal = 3.0 * y[f"sub-{k:02d}"] + rng.normal()
+            for coalition, logit in (("", 0.0), ("a", signal), ("b", 0.0), ("a+b", signal)):
+                rows.append((f"sub-{k:02d}", "x", seed, fold, "donor", coalition, constant + logit))
+    frame, y = pd.DataFrame(rows, columns=explain.MODALITY_COLUMNS), pd.Series(y)
+    table = results.modality_coalitions(frame, y, data="simulated", resamples=100)
+    by_name = table.set_index("coalition")
+    assert (by_name.loc[["", "b"], ["auc", "low", "high"]] == 0.5).all(axis=None)
+    assert by_name.loc["a", "auc"] == by_name.loc["a+b", "auc"] > 0.95
+    shares = results.modality_shares(frame, y, data="simulated", resamples=100)
+    auc = shares[shares["measure"] == "auc"].set_index("modality")["value"]
+    assert auc["b"] == 0 and auc["a"] == pytest.approx(by_name.loc["a+b", "auc"] - 0.5)
+    values = results.modality_values(frame)
+    assert values["base"].nunique() > 1, "a patient's own values start from what the models say"
+
+
 def test_what_cannot_be_estimated_says_why(separated):
     frame, y = separated
     alike = results.modality_shares(frame, y * 0, data="simulated", resamples=20)

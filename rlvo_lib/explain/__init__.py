@@ -6,7 +6,8 @@
 Clinical variables: `players` what enters as one, `variables` SHAP values, `importance` permutation importance,
 `reads` what arms of concepts say of themselves. Modalities: `modalities` the logit of every coalition,
 `modulation` what clinical variables switch inside a network. Images: `attribution` the methods, `maps` a
-patient's own scan and group means, `regions` and `atlas` where attribution falls. Whether it can be believed:
+patient's own scan and group means, `regions` and `atlas` where attribution falls, `territories` what a virtual lesion
+(`lesions`) in each territory of a dataset's atlas does. Whether it can be believed:
 `checks` with `randomisation`, `faithfulness`, `similarity`, `stability`; `counterfactuals` and `risk` render simulated
 patients again with one thing changed.
 """
@@ -62,6 +63,12 @@ from rlvo_lib.explain.randomisation import PermutedLabels
 from rlvo_lib.explain.reads import READ_COLUMNS, WHAT_IF_COLUMNS, concept_reads
 from rlvo_lib.explain.regions import region_shares, regions_of, truth
 from rlvo_lib.explain.tables import TableModel, table_only
+from rlvo_lib.explain.territories import (
+    TERRITORY_COLUMNS,
+    territories_reason,
+    territory_caption,
+    territory_logits,
+)
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
     model_of,
@@ -86,6 +93,7 @@ __all__ = [
     "Player",
     "READ_COLUMNS",
     "SHAP_COLUMNS",
+    "TERRITORY_COLUMNS",
     "TableModel",
     "WHAT_IF_COLUMNS",
     "attribute",
@@ -131,6 +139,9 @@ __all__ = [
     "table_only",
     "template_affine",
     "template_picture",
+    "territories_reason",
+    "territory_caption",
+    "territory_logits",
     "truth",
     "unseen",
     "window_of",

@@ -143,7 +143,7 @@ class FusedModel:
     def added(self, participants: Sequence[str]) -> np.ndarray:
         """The offset's logits (N,) of patients' own clinical variables; 0 for an arm without one."""
         table = self.analysis.dataset.table.loc[list(participants)]
-        return self._offset_of(table)
+        return self.offset_of(table)
 
     def logits(self, images: Tensor, tabular: Tensor | None) -> np.ndarray:
         """The network's logits (N,) of N images and tabular vectors (N or 1, P); no offset, no gradient."""
@@ -177,7 +177,7 @@ class FusedModel:
         tabular = None
         if self.encoder is not None:
             tabular = torch.as_tensor(self.encoder.transform(table)).to(self.device)
-        added = self._offset_of(table)
+        added = self.offset_of(table)
         with torch.inference_mode():
             if features is None:
                 return self.network(None, tabular)[:, 0].double().cpu().numpy() + added
@@ -186,7 +186,8 @@ class FusedModel:
             output = (self.network if whole else self.network.fuse)(repeated, tabular)
             return output[:, 0].double().cpu().numpy() + added
 
-    def _offset_of(self, table: pd.DataFrame) -> np.ndarray:
+    def offset_of(self, table: pd.DataFrame) -> np.ndarray:
+        """The offset's logits (N,) of rows of a table; 0 for an arm without one."""
         if self.offset is None:
             return np.zeros(len(table))
         encoder, model = self.offset

@@ -62,7 +62,7 @@ def modulation_effects(
     Parameters
     ----------
     tasks : finished tasks of kind ``cnn``.
-    participants : named patients (`scope.asked`); left out, the run's explained patients.
+    participants : named patients (`scope.asked`); left out, as many as the run explains, of each model's unseen.
 
     Returns
     -------
@@ -76,7 +76,9 @@ def modulation_effects(
     if not tasks or modulation_reason(analysis, tasks[0]):
         return pd.DataFrame(columns=MODULATION_COLUMNS)
     wanted = analysis.settings.explained_patients
-    calls = [(analysis, cache, *one) for one in asked(analysis, cache, tasks, participants, wanted)]
+    # each model's own: an SD over the few patients of a fold's share would be chance, or none of one patient
+    chosen = asked(analysis, cache, tasks, participants, wanted, each=True)
+    calls = [(analysis, cache, *one) for one in chosen]
     known = all(_place(*call).exists() for call in calls)
     frames = workers.run(
         _kept, calls, workers=analysis.settings.workers, label="modulation: folds",
@@ -260,4 +262,4 @@ def _values(model: FusedModel) -> Iterator[tuple[str, str, object, object]]:
         elif known.nunique() > 1:
             low, high = np.quantile(known.astype(float), [0.25, 0.75])
             if low < high:
-                yield name, f"{low:g} to {high:g}", low, high
+                yield name, f"{low:.4g} to {high:.4g}", low, high

@@ -28,14 +28,16 @@ def unseen(analysis: Analysis, cache: TensorCache | None, task: Task) -> list[st
     return pool
 
 
-def chosen(analysis: Analysis, cache: TensorCache | None, task: Task, wanted: int) -> list[str]:
+def chosen(
+    analysis: Analysis, cache: TensorCache | None, task: Task, wanted: int, *, each: bool = False
+) -> list[str]:
     """So many of the `unseen`, half of them with the outcome where there are enough; sorted.
 
     Drawn with the run's seed, so that the folds explain the same test patients. In a design without a
-    test part each fold explains its share of ``wanted`` among those held out.
+    test part each fold explains its share of ``wanted`` among those held out; with ``each``, as many.
     """
     pool = unseen(analysis, cache, task)
-    if not analysis.fold_parts(task.fold, task.seed)["test"]:
+    if not each and not analysis.fold_parts(task.fold, task.seed)["test"]:
         wanted = -(-wanted // analysis.settings.study.validation["folds"])
     n = min(len(pool), wanted)
     y = analysis.y[pool]

@@ -24,6 +24,8 @@ def asked(
     tasks: Sequence[Task],
     participants: Sequence[str] | None = None,
     wanted: int = 0,
+    *,
+    each: bool = False,
 ) -> list[Asked]:
     """The tasks whose model can be asked, each with its patients, sorted.
 
@@ -32,6 +34,7 @@ def asked(
     participants : named patients: each goes to the models of all folds if they are test patients, to that
         of one fold if they were held out of it. Left out: `explain.unseen`, or ``wanted`` of them
         (`explain.chosen`).
+    each : so many for each model, and not for all folds together: for what is a mean over a model's patients.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def asked(
     for task in tasks:
         if participants is None:
             ids = (
-                patients.chosen(analysis, cache, task, wanted)
+                patients.chosen(analysis, cache, task, wanted, each=each)
                 if wanted
                 else patients.unseen(analysis, cache, task)
             )

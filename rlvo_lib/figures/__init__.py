@@ -36,6 +36,7 @@ from rlvo_lib.figures.regions import region_forest
 from rlvo_lib.figures.scans import scan_mosaic
 from rlvo_lib.figures.style import COLOURS, Figure, canvas, stamp, stamped
 from rlvo_lib.figures.subgroups import subgroup_forest
+from rlvo_lib.figures.territories import territory_forest, territory_scatter
 from rlvo_lib.figures.variables import (
     agreement_heatmap,
     permutation_bars,
@@ -94,5 +95,7 @@ __all__ = [
     "stamped",
     "subgroup_forest",
     "training_curves",
+    "territory_forest",
+    "territory_scatter",
     "what_if_dots",
 ]

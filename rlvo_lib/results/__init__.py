@@ -85,6 +85,12 @@ from rlvo_lib.results.reads import (
 )
 from rlvo_lib.results.regions import region_claims, region_enrichment
 from rlvo_lib.results.subgroups import subgroups
+from rlvo_lib.results.territories import (
+    common_size,
+    territory_agreement,
+    territory_risk,
+    territory_sides,
+)
 from rlvo_lib.results.uncertainty import METRICS
 from rlvo_lib.results.utility import DECISION_THRESHOLDS, decision_curve, operating_points
 
@@ -105,6 +111,7 @@ __all__ = [
     "check_predictions",
     "choose_thresholds",
     "claims",
+    "common_size",
     "comparisons",
     "comparisons_flagged",
     "comparisons_folds",
@@ -151,6 +158,9 @@ __all__ = [
     "share_of",
     "subgroups",
     "table_cells",
+    "territory_agreement",
+    "territory_risk",
+    "territory_sides",
     "usable_methods",
     "what_if_effects",
     "what_if_of_patients",
