@@ -110,7 +110,7 @@ def test_a_siphon_without_calcium_has_no_plaque(simulation):
 
 def test_other_datasets_are_refused_with_the_reason(analysis, tensors, tasks, tmp_path):
     real = dataclasses.replace(analysis.dataset, simulated=False)
-    with pytest.raises(InputError, match="does not say what its scans were drawn from"):
+    with pytest.raises(InputError, match="are real: nobody can scan them again"):
         explain.counterfactuals_of_folds(
             dataclasses.replace(analysis, dataset=real), tensors, tasks
         )

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_results_territories import made
 
 from rlvo_lib import figures, results
 from rlvo_lib.config import InputError
-from test_results_territories import made
 
 
 @pytest.fixture

@@ -49,7 +49,11 @@ def render_patient(
         lead = _lead(cases, participant)
     parts += [explaining.checks_part(checks), _caveats(cases, participant), _provenance(about)]
     return render_page(
-        f"{participant}: {cases.study.outcome_label}", parts, data=data, lead=lead, numbers=numbers
+        f"{participant}: prediction by {cases.arm.label}",
+        parts,
+        data=data,
+        lead=lead,
+        numbers=numbers,
     )
 
 

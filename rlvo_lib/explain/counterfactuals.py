@@ -178,8 +178,10 @@ class Simulation:
 
 def not_simulated(dataset: Dataset) -> str:
     """Why no patient of a dataset can be rendered again, in words; empty where they can."""
+    if not dataset.simulated:
+        return f"the patients of dataset '{dataset.name}' are real: nobody can scan them again with one thing changed"
     path = Path(dataset.root) / TRUTH / "generation.json"
-    if not dataset.simulated or not path.is_file():
+    if not path.is_file():
         return (
             f"dataset '{dataset.name}' does not say what its scans were drawn from; allowed: a cohort that "
             "this package simulated"

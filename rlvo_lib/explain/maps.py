@@ -20,13 +20,16 @@ from rlvo_lib.analysis import Analysis
 from rlvo_lib.config import InputError
 from rlvo_lib.experiment import Task
 from rlvo_lib.explain import keeping
+from rlvo_lib.explain.atlas import nearest
 from rlvo_lib.explain.attribution import METHODS, attribute, is_flat
+from rlvo_lib.explain.lesions import load_atlas
 from rlvo_lib.explain.model import FusedModel
 from rlvo_lib.explain.patients import chosen
 from rlvo_lib.preprocess import TensorCache, tensor_affine
 from rlvo_lib.preprocess.grid import standing_grid
 
 FLAT = "no gradient reaches the image"
+TERRITORY_HU = (18.0, 26.0, 34.0)  # of territories beside each other in the atlas's numbers
 BASES = ("ncct", "cta")  # the scans that a map is laid on, where a patient has them
 MAP_COLUMNS = [
     "participant_id", "arm", "method", "scan", "map", "unit", "highest", "lowest", "x_mm", "y_mm", "z_mm",
@@ -291,15 +294,24 @@ def template_affine(analysis: Analysis) -> np.ndarray:
 
 
 def template_picture(analysis: Analysis) -> np.ndarray | None:
-    """The head template (D, H, W) in HU on the grid of group maps; None in a study that has no head frame."""
-    settings = analysis.settings
-    if settings.study.grid.space != "head":
+    """What group maps are drawn over, (D, H, W) on their grid, in HU: the head template.
+
+    In a study whose scans share a standard space, the territories of the dataset's atlas in a few greys of brain
+    (`TERRITORY_HU`, the two sides alike), which are no densities; None where it has no atlas.
+    """
+    settings, grid = analysis.settings, template_affine(analysis)
+    if settings.study.grid.space == "head":
+        template = registration.load_template(settings.template or None)
+        return images.resample(
+            template.array, template.affine, grid, settings.grid_shape, fill=images.AIR_HU
+        )
+    plan = settings.study.explain_atlas
+    if plan is None or not (analysis.dataset.root / plan.path).is_file():
         return None
-    template = registration.load_template(settings.template or None)
-    grid = template_affine(analysis)
-    return images.resample(
-        template.array, template.affine, grid, settings.grid_shape, fill=images.AIR_HU
-    )
+    labels, affine = load_atlas(analysis.dataset.root / plan.path, len(plan.territories))
+    found = nearest(labels, np.linalg.inv(affine) @ grid, settings.grid_shape).astype(int)
+    greys = np.array(TERRITORY_HU)[(found - 1) // 2 % len(TERRITORY_HU)]
+    return np.where(found > 0, greys, 0.0)
 
 
 def group_means(

@@ -34,17 +34,19 @@ def chosen(
     """So many of the `unseen`, half of them with the outcome where there are enough; sorted.
 
     Drawn with the run's seed, so that the folds explain the same test patients. In a design without a
-    test part each fold explains its share of ``wanted`` among those held out; with ``each``, as many.
+    test part each fold explains its share of ``wanted`` among those held out; with ``each``, as many. An
+    odd one has the outcome in every second fold.
     """
-    pool = unseen(analysis, cache, task)
-    if not each and not analysis.fold_parts(task.fold, task.seed)["test"]:
-        wanted = -(-wanted // analysis.settings.study.validation["folds"])
+    pool, odd = unseen(analysis, cache, task), 0
+    if not analysis.fold_parts(task.fold, task.seed)["test"]:
+        folds = analysis.settings.study.validation["folds"]
+        wanted, odd = wanted if each else -(-wanted // folds), task.fold % 2
     n = min(len(pool), wanted)
     y = analysis.y[pool]
     rng = np.random.default_rng(analysis.settings.seed)
     events = list(rng.permutation([p for p in pool if y[p] == 1]))
     others = list(rng.permutation([p for p in pool if y[p] == 0]))
-    n_events = min(len(events), max(n // 2, n - len(others)))
+    n_events = min(len(events), max((n + odd) // 2, n - len(others)))
     return sorted([*events[:n_events], *others[: n - n_events]])
 
 
