@@ -231,3 +231,28 @@ def test_a_faulty_study_file_is_refused_by_name(study, tmp_path, monkeypatch, ol
     with pytest.raises(InputError) as caught:
         load_study("rlvo")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('territories = "territories" ', 'territories = "lobes" ', "explain.atlas.territories 'lobes'"),
+        ('volume = "volume"\nbeside', 'volume = "clinical"\nbeside', "'clinical' has 5 columns"),
+        ('beside = ["clinical_territories"', 'beside = ["boosting"', "arm of explain.atlas.beside 'boosting'"),
+        ('path = "derivatives/atlas', 'file = "derivatives/atlas', "missing or unknown entry 'path'"),
+    ],
+)  # fmt: skip
+def test_a_faulty_atlas_of_a_study_is_refused(tmp_path, old, new, message):
+    known = config.load_study("soop")
+    text = (known.folder / "study.toml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (tmp_path / "study.toml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        config.read_study(tmp_path / "study.toml")
+
+
+def test_an_atlas_names_a_column_for_each_label():
+    plan = config.load_study("soop").explain_atlas
+    assert len(plan.territories) == 32 and plan.territories[6] == "territory_07_ml"
+    assert plan.volume == "lesion_ml" and plan.beside == ("clinical_territories", "clinical_volume")
+    assert config.load_study("rlvo").explain_atlas is None
