@@ -218,6 +218,18 @@ def test_methods_that_fail_are_shown_as_failing_and_not_chosen():
         explaining.choose_method(checks, "magic")
 
 
+def test_a_check_of_simulated_networks_is_not_called_one_of_this_run():
+    checks = pd.DataFrame(
+        {"arm": "daft", "method": "occlusion", "check": ["deletion", "learnt"],
+         "verdict": ["pass", "fail"], "reason": [np.nan, f"{results.DATED}; more"], "data": "real"}
+    )  # fmt: skip
+    said = explaining.standing(checks, "occlusion")
+    assert "(enrichment by learning (simulated networks))" in said
+    table = explaining.checks_part(checks).table.set_index("method")
+    assert table.loc["Occlusion", "passed"] == "deletion"
+    assert table.loc["Occlusion", "failed"].endswith("(simulated networks)")
+
+
 def test_checks_of_another_arm_are_not_taken_for_this_one_s(tmp_path):
     storage.write_csv(tmp_path / explaining.CHECKS_TABLE, _checks(gradcam={"weights": "pass"}))
     assert len(explaining.read_checks(tmp_path, "daft")) == 1

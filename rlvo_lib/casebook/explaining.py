@@ -51,16 +51,24 @@ def standing(checks: pd.DataFrame | None, method: str) -> str:
     if checks is None or method not in set(checks["method"]):
         return f"{label} was not checked in this run: it supports no claim."
     own = checks[checks["method"] == method]
-    failed = list(own["check"][own["verdict"] == "fail"])
-    failed = [results.check_labels().get(name, name) for name in failed]
+    failed = list(_check_words(own)[own["verdict"] == "fail"])
     if explain.METHODS[method].control:
         return (
             f"{label} knows nothing of the model: it is a control of the checks, used for no claim."
         )
     if failed:
-        return f"{label} failed checks of this run ({', '.join(failed)}): shown as failing, used for no claim."
+        return f"{label} failed checks ({', '.join(failed)}): shown as failing, used for no claim."
     passed = int((own["verdict"] == "pass").sum())
-    return f"{label} failed none of the checks made in this run ({passed} passed)."
+    return f"{label} failed none of the checks made ({passed} passed)."
+
+
+def _check_words(rows: pd.DataFrame) -> pd.Series:
+    """What checks are called, each with a word if it was made on networks of simulated patients instead."""
+    words = rows["check"].map(lambda name: results.check_labels().get(name, name))
+    elsewhere = pd.Series(False, index=rows.index)
+    if "reason" in rows:
+        elsewhere = rows["reason"].astype(object).fillna("").str.startswith(results.DATED)
+    return words + elsewhere.map({True: " (simulated networks)", False: ""})
 
 
 # ------------------------------------------------------------------------------------------- parts
@@ -151,8 +159,7 @@ def checks_part(checks: pd.DataFrame | None) -> Part:
         )
     rows = []
     for method, own in checks.groupby("method", sort=False):
-        words = own["check"].map(lambda name: results.check_labels().get(name, name))
-        verdicts = words.groupby(own["verdict"]).agg(", ".join)
+        verdicts = _check_words(own).groupby(own["verdict"]).agg(", ".join)
         label = explain.METHODS[method].label if method in explain.METHODS else method
         usable = "yes" if method in results.usable_methods(checks) else "no"
         rows.append((label, usable, *(verdicts.get(v, "") for v in ("pass", "fail", "not made"))))
@@ -161,7 +168,7 @@ def checks_part(checks: pd.DataFrame | None) -> Part:
         heading,
         ["A method that fails a check is shown as failing and used for no claim."],
         table=table,
-        caption="Ways of explaining by the checks of this run: usable means that none was failed.",
+        caption="Ways of explaining by the checks of this run, and, where so said, of networks of simulated patients: usable means that none was failed.",
     )
 
 

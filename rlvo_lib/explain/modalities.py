@@ -138,6 +138,11 @@ def modality_caption(modalities: pd.DataFrame, y: pd.Series, donors: int) -> str
         f"see the patient: {len(ids)} patients, {int(y[ids].sum())} with the outcome. Absent: as in "
         f"another patient, mean over {donors} training patients of each fold, the same for everybody."
     )
+    if modalities["fold"].nunique() > models:  # each scores patients of its own
+        words += (
+            " For an AUC, logits are taken from each fold model's logit of nothing: that of all modalities "
+            "is not the AUC of the pooled predictions."
+        )
     return words + (" Or, as labelled, the scans flagged as absent." if flagged else "")
 
 
