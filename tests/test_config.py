@@ -254,5 +254,6 @@ def test_a_faulty_atlas_of_a_study_is_refused(tmp_path, old, new, message):
 def test_an_atlas_names_a_column_for_each_label():
     plan = config.load_study("soop").explain_atlas
     assert len(plan.territories) == 32 and plan.territories[6] == "territory_07_ml"
-    assert plan.volume == "lesion_ml" and plan.beside == ("clinical_territories", "clinical_volume")
+    assert plan.volume == "lesion_ml"
+    assert plan.beside == ("clinical_territories", "clinical_volume", "daft_untaught")
     assert config.load_study("rlvo").explain_atlas is None

@@ -20,6 +20,7 @@ N, SHAPE = 40, (20, 24, 17)
 AFFINE = np.array([[-8.0, 0, 0, 78], [0, 8, 0, -112], [0, 0, 8, -50], [0, 0, 0, 1]])
 VOXEL_ML = 0.512
 TABLES = ["clinical_territories", "clinical_volume"]
+BESIDE = [*TABLES, "daft_untaught"]
 
 
 def _labels():
@@ -80,13 +81,13 @@ def tensors(opened):
 
 @pytest.fixture(scope="module")
 def tasks(opened, tensors):
-    experiment.run_arms(opened, tensors, ["daft", *TABLES])
+    experiment.run_arms(opened, tensors, ["daft", "daft_untaught", *TABLES])
     return experiment.plan(opened, tensors, ["daft"])
 
 
 @pytest.fixture(scope="module")
 def asked(opened, tensors, tasks):
-    return explain.territory_logits(opened, tensors, tasks, beside=[*TABLES, "clinical_logistic"])
+    return explain.territory_logits(opened, tensors, tasks, beside=[*BESIDE, "clinical_logistic"])
 
 
 # --------------------------------------------------------------------------------------- lesions
@@ -187,7 +188,7 @@ def test_a_linear_network_gives_its_own_order_of_territories(opened, tensors, ta
 
 def test_all_models_are_asked_with_patients_whom_they_did_not_see(asked, opened, tasks):
     assert list(asked.columns) == explain.TERRITORY_COLUMNS
-    assert list(asked["arm"].unique()) == ["daft", *TABLES], "clinical data alone see no lesion"
+    assert list(asked["arm"].unique()) == ["daft", *BESIDE], "clinical data alone see no lesion"
     for _, rows in asked.groupby("arm"):
         assert set(zip(rows["seed"], rows["fold"], strict=True)) == {(0, 1), (0, 2), (1, 1), (1, 2)}
     assert set(asked["n"]) == {opened.settings.explained_patients}
@@ -225,8 +226,15 @@ def test_asked_again_it_is_found_and_the_same(asked, opened, tensors, tasks, mon
         raise AssertionError("made anew")
 
     monkeypatch.setattr(territories, "network_logits", never)
-    again = explain.territory_logits(opened, tensors, tasks, beside=TABLES)
+    again = explain.territory_logits(opened, tensors, tasks, beside=BESIDE)
     pd.testing.assert_frame_equal(again, asked)
+
+
+def test_who_was_taught_by_whom_is_said(opened):
+    study = opened.settings.study
+    said = explain.territory_teaching(study, ["daft", *BESIDE])
+    assert said == "daft was taught by clinical_territories: these agree by construction. "
+    assert explain.territory_teaching(study, ["daft", "clinical_volume"]) == ""
 
 
 def test_the_caption_says_what_the_range_is(asked):
@@ -268,3 +276,28 @@ def test_names_and_sides_are_the_dictionarys(opened):
         "anterior cerebral artery", "left",
     )  # fmt: skip
     assert territories.territory_name(opened.dictionary, "lesion_ml")[1] == ""
+
+
+def test_group_maps_of_masks_lie_over_the_territories(opened, tmp_path):
+    picture = explain.template_picture(opened)
+    assert picture.shape == opened.settings.grid_shape
+    world = explain.template_affine(opened) @ [*np.argwhere(picture > 0).mean(axis=0), 1]
+    inside = np.argwhere(_labels() > 0)
+    middle = (AFFINE @ [*inside.mean(axis=0), 1])[:3]
+    np.testing.assert_allclose(world[:3], middle, atol=6)
+    assert len(np.unique(picture)) == 4, "three greys, and nothing"
+    without = dataclasses.replace(
+        opened, dataset=dataclasses.replace(opened.dataset, root=tmp_path)
+    )
+    assert explain.template_picture(without) is None
+
+
+def test_each_model_is_asked_about_as_many_and_shares_have_both_outcomes(opened, tensors, tasks):
+    first, second = tasks[:2]  # two folds of one seed, so 3 patients are 2 a fold
+    assert len(explain.chosen(opened, tensors, first, 3)) == 2
+    both = explain.chosen(opened, tensors, first, 3, each=True)
+    assert len(both) == 3 and opened.y[both].sum() == 2
+    assert opened.y[explain.chosen(opened, tensors, second, 3, each=True)].sum() == 1
+    effects = explain.modulation_effects(opened, tensors, tasks[:1])
+    assert set(effects["n"]) == {opened.settings.explained_patients}
+    assert effects["alpha_sd"].notna().all()

@@ -85,7 +85,7 @@ class TerritoryAtlas:
     path: str  # NIfTI of labels, in the dataset folder
     territories: tuple[str, ...]  # the n-th column is the volume in label n
     volume: str  # the column of the whole lesion's volume
-    beside: tuple[str, ...]  # arms of the table that are asked what the explained arm is
+    beside: tuple[str, ...]  # arms that are asked what the explained arm is
 
 
 COMPARISONS = (">", ">=", "<", "<=", "==", "in", "between", "known")

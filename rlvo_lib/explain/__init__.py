@@ -68,6 +68,7 @@ from rlvo_lib.explain.territories import (
     territories_reason,
     territory_caption,
     territory_logits,
+    territory_teaching,
 )
 from rlvo_lib.explain.variables import (
     SHAP_COLUMNS,
@@ -142,6 +143,7 @@ __all__ = [
     "territories_reason",
     "territory_caption",
     "territory_logits",
+    "territory_teaching",
     "truth",
     "unseen",
     "window_of",

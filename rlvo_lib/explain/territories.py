@@ -18,7 +18,7 @@ import torch
 
 from rlvo_lib import experiment, storage, workers
 from rlvo_lib.analysis import Analysis
-from rlvo_lib.config import Arm
+from rlvo_lib.config import Arm, Study
 from rlvo_lib.dictionary import Dictionary
 from rlvo_lib.experiment import Task
 from rlvo_lib.explain import keeping, lesions
@@ -82,8 +82,8 @@ def territory_logits(
     Parameters
     ----------
     tasks : finished tasks of one arm that sees the lesion mask alone, of one or more seeds.
-    beside : arms of the table, which are given the volumes of the same lesions; those that see no territory
-        and no volume, or were not run, are left out.
+    beside : networks of the same channels, which are shown the same lesions, and arms of the table, which are given
+        their volumes; those that see no lesion and no volume, or were not run, are left out.
 
     Returns
     -------
@@ -100,10 +100,11 @@ def territory_logits(
     chosen = asked(analysis, cache, tasks, None, wanted, each=True)
     own = {(task.seed, task.fold): ids for task, ids in chosen}
     calls = [(analysis, cache, task, ids, what, key) for task, ids in chosen]
-    for task in experiment.plan(analysis, cache, _seeing(analysis, beside)):
+    others = _seeing(analysis, tasks[0].arm, beside)
+    for task in experiment.plan(analysis, cache, others) if others else ():
         if (task.seed, task.fold) in own and task.done:
-            ids = own[task.seed, task.fold]
-            calls.append((analysis, cache, task, ids, without_images(what), key))
+            shown = what if task.arm.kind == "cnn" else without_images(what)
+            calls.append((analysis, cache, task, own[task.seed, task.fold], shown, key))
     known = all(_place(analysis, task, ids, key).exists() for _, _, task, ids, *_ in calls)
     frames = workers.run(
         _kept, calls, workers=analysis.settings.workers, label="territories: models",
@@ -126,12 +127,23 @@ def territory_caption(territories: pd.DataFrame) -> str:
     )
 
 
-def _seeing(analysis: Analysis, names: Sequence[str]) -> list[str]:
-    """Those of some arms that are models of the table and see a volume of the lesion."""
+def territory_teaching(study: Study, names: Sequence[str]) -> str:
+    """Which of some arms learnt from which other's predictions, in a sentence; empty if none did."""
+    taught = [(name, study.arms[name].teacher) for name in names if study.arms[name].teacher]
+    pairs = [f"{name} was taught by {teacher}" for name, teacher in taught if teacher in names]
+    return f"{', '.join(pairs)}: these agree by construction. " if pairs else ""
+
+
+def _seeing(analysis: Analysis, arm: Arm, names: Sequence[str]) -> list[str]:
+    """Those of some arms that see the channels of an arm, or are models of the table with a volume of the lesion."""
     study = analysis.settings.study
     seen = {study.explain_atlas.volume, *study.explain_atlas.territories}
     tables = [name for name in table_only(names, analysis) if study.arms[name].kind in KINDS[:2]]
-    return [name for name in tables if seen & set(study.columns_of(study.arms[name]))]
+    tables = [name for name in tables if seen & set(study.columns_of(study.arms[name]))]
+    alike = [
+        n for n in names if study.arms[n].kind == "cnn" and study.arms[n].channels == arm.channels
+    ]
+    return [name for name in names if name in tables or (name in alike and name != arm.name)]
 
 
 def _what(analysis: Analysis, cache: TensorCache, arm: Arm) -> tuple[_Lesions, str]:

@@ -11,6 +11,8 @@ patients: they say how alike models are, and nothing about other patients.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -115,7 +117,7 @@ def territory_sides(territories: pd.DataFrame, *, data: str) -> pd.DataFrame:
 def territory_agreement(
     territories: pd.DataFrame, *, data: str, resamples: int = 2000, seed: int = 2025
 ) -> pd.DataFrame:
-    """Does the first arm rank the territories as each of the others does? Spearman correlation at each size.
+    """Do two arms rank the territories alike? Spearman correlation of each pair of arms at each size.
 
     Over territories that at least `LEAST_TOUCHED` patients' lesions reach into. Limits are 95 % percentiles of a
     bootstrap over models, the same (seed, fold) in both arms: other patients are not in them.
@@ -127,9 +129,8 @@ def territory_agreement(
     """
     beyond = _beyond(territories)
     beyond = beyond[beyond["touched"] >= LEAST_TOUCHED]
-    first, *others = territories["arm"].unique()
     rows = []
-    for second in others:
+    for first, second in itertools.combinations(territories["arm"].unique(), 2):
         for size in sorted(territories["size_ml"].unique()):
             pair = [
                 _wide(beyond[(beyond["arm"] == arm) & (beyond["size_ml"] == size)], "beyond")
