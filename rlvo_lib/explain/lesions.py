@@ -80,7 +80,7 @@ def lay(
             n = max(1, round(size / voxel_ml))
             if n <= len(order):
                 own = np.sort(order[:n])
-                found.append(VirtualLesion(label, float(size), n * voxel_ml, own))
+                found.append(VirtualLesion(label, float(size), round(n * voxel_ml, 6), own))
     return found
 
 
