@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -46,7 +47,7 @@ def territory_forest(
         axis.axvline(0, color=NO_SKILL, linestyle=(0, (2, 2)), linewidth=1)
         for side, rows in frame[frame["arm"] == arm].groupby("side", sort=False):
             _points(axis, rows, side, names)
-        axis.set_title(name_of(labels, arm), fontsize=9, color=INK)
+        axis.set_title(textwrap.fill(name_of(labels, arm), 30), fontsize=9, color=INK)
         axis.grid(axis="x", color=GRID, linewidth=0.6)
         axis.tick_params(axis="x", labelsize=8)
     first = figure.axes[0]
