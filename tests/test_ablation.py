@@ -133,6 +133,104 @@ def test_shares_are_nested_stratified_and_leave_the_held_out_alone(clinical):
             ablation.thinned(analysis, share)
 
 
+def test_each_seed_draws_patients_of_its_own(clinical):
+    settings = dataclasses.replace(clinical.settings, training_seeds=(0, 1))
+    half = ablation.thinned(
+        ablation.without_test(dataclasses.replace(clinical, settings=settings)), 0.5
+    )
+    first, second = (half.fold_parts(1, seed) for seed in (0, 1))
+    assert len(first["train"]) == len(second["train"]) and first["train"] != second["train"]
+    assert first["held_out"] == second["held_out"]
+
+
+def test_shares_and_arms_beside_are_chosen(clinical):
+    variants = ablation.grid(
+        clinical, ["patients"], arm="daft", beside=["late", "daft"], shares=[0.5, 0.125, 1, 0.5]
+    )
+    assert [(v.arm.name, v.name, v.share) for v in variants] == [
+        ("daft", "base", 1.0), ("late", "base", 1.0),
+        ("daft", "share_12.5", 0.125), ("daft", "share_50", 0.5),
+        ("late", "share_12.5", 0.125), ("late", "share_50", 0.5),
+    ]  # fmt: skip
+    for options, message in [
+        ({"beside": ["daftt"]}, "arm 'daftt' is not known; allowed: clinical_logistic"),
+        ({"shares": [0.5, 1.2]}, "share of the training patients is 1.2; allowed: above 0"),
+        ({"shares": [0.0]}, "share of the training patients is 0.0; allowed: above 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            ablation.grid(clinical, ["patients"], **options)
+    with pytest.raises(InputError, match="beside is given without group 'patients'"):
+        ablation.grid(clinical, ["fusion"], beside=["late"])
+
+
+@pytest.fixture(scope="module")
+def combined(clinical):
+    """A stack and a mean of two logistic regressions, run at two shares."""
+    study = clinical.settings.study
+    one = study.arms["clinical_logistic"]
+    other = dataclasses.replace(one, name="other", predictors=one.predictors[:1], measures=())
+    parts = {"clinical_logistic": one, "other": other}
+    made = {
+        kind: dataclasses.replace(
+            study.arms["late"], name=kind, kind=kind, of=tuple(parts), channels=(), predictors=()
+        )
+        for kind in ("stack", "mean")
+    }
+    study = dataclasses.replace(study, arms=parts | made)
+    analysis = dataclasses.replace(
+        clinical, settings=dataclasses.replace(clinical.settings, study=study)
+    )
+    variants = ablation.grid(
+        analysis, ["patients"], arm="clinical_logistic", beside=["other", *made], shares=[0.5]
+    )
+    planned = ablation.plan(analysis, variants)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "run", lambda f, tasks, **_: [f(*task) for task in tasks])
+        assert ablation.train(planned) == 2 * 4 * 2  # parts, folds, shares: nothing twice
+    return planned
+
+
+def test_combined_arms_have_curves_of_their_own(combined):
+    frame = ablation.predictions(combined)
+    keys = ["participant_id", "variant"]
+    wide = frame.pivot(index=keys, columns="arm", values="probability")
+    assert wide.notna().all(axis=None)
+    np.testing.assert_allclose(wide["mean"], wide[["clinical_logistic", "other"]].mean(axis=1))
+    sizes = frame.groupby(["variant", "arm"])["n_train"].mean().unstack()
+    assert (sizes["stack"] == sizes["clinical_logistic"]).all()
+    assert sizes.loc["share_50", "stack"] < 0.6 * sizes.loc["base", "stack"]
+    assert set(ablation.table(combined)["arm"]) == {"clinical_logistic", "other", "stack", "mean"}
+
+
+def test_a_stack_of_all_patients_is_that_of_a_run(combined):
+    frame = ablation.predictions(combined)
+    base = frame[frame["variant"] == "base"]
+    arm = combined[0].analysis.settings.study.arms["stack"]
+    parts = base[base["arm"] != "stack"][list(experiment.PREDICTION_COLUMNS)]
+    run = experiment.stack_arms(parts, arm).set_index("participant_id")["probability"]
+    own = base[base["arm"] == "stack"].set_index("participant_id")["probability"]
+    np.testing.assert_allclose(own, run[own.index])
+
+
+def test_a_stack_of_a_share_learns_its_weights_from_that_share(combined):
+    from rlvo_lib.ablation import running
+
+    frame = ablation.predictions(combined)
+    half = frame[(frame["variant"] == "share_50")][list(experiment.PREDICTION_COLUMNS)]
+    one = next(p for p in combined if (p.variant.arm.name, p.variant.name) == ("stack", "share_50"))
+    learnt = {}
+    for task in one.tasks:
+        parts = experiment.fold_patients(one.analysis, one.tensors, task)
+        learnt[task.seed, task.fold] = {*parts["train"], *parts["inner"]}
+    fold = 1
+    strangers = half["participant_id"].isin(learnt[0, fold]) | (half["fold"] == fold)
+    flipped = half.assign(y_true=half["y_true"].where(strangers, 1 - half["y_true"]))
+    arms = half["arm"].isin(one.variant.arm.of)
+    made = [running._combined(rows[arms], one.variant.arm, learnt) for rows in (half, flipped)]
+    first, second = (m[m["fold"] == fold]["probability"].to_numpy() for m in made)
+    np.testing.assert_array_equal(first, second)
+
+
 def test_each_share_is_a_task_of_its_own(curve):
     folders = [task.folder for one in curve for task in one.tasks]
     assert len(set(folders)) == len(folders) == 16

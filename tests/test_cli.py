@@ -151,6 +151,7 @@ def test_what_cannot_be_trained_ablated_or_merged_is_said_in_one_line(
         (["train", "--set", "out=x"], "--set out: not a setting"),
         (["train", "--profile", "quick"], "profile 'quick' is not known"),
         (["ablate", "--groups", " "], "--groups ' ': allowed: one or more names"),
+        (["ablate", "--shares", "0.5,x"], "--shares '0.5,x': allowed: numbers between commas"),
         (["merge", tmp_path / "file"], "holds no folder 'tasks'"),
     ]:
         status, _, err = rlvo_here(monkeypatch, capsys, *arguments)
@@ -207,6 +208,27 @@ def test_ablations_end_in_a_table_and_its_figures(opened, monkeypatch, capsys):
     assert table.loc[table["arm"] == "clinical_logistic", "auc"].between(0, 1).all()
     assert table.loc[table["arm"] == "concepts", "auc"].isna().all()  # no scans, and says so
     assert (opened / "made" / "figures" / "learning_curve.svg").exists()
+    found = storage.read_csv(opened / "made" / "extrapolation.csv")
+    assert set(found["arm"]) == {"clinical_logistic"} and set(found["data"]) == {"simulated"}
+    assert found["patients"].unique().tolist() == [300, 618, 1500, 5000]
+    points = storage.read_csv(opened / "made" / "learning_curve.csv")
+    assert len(points) == 4 and points["auc"].iloc[-1] == table["auc"].iloc[0]
+    for name in ("ablations", "extrapolation", "learning_curve", "learning_bands"):
+        header = "a" if name == "ablations" else name
+        columns = storage.read_csv(opened / "made" / f"{header}.csv").columns
+        assert "participant_id" not in columns and columns[-1] == "data"
+    picture = opened / "made" / "figures" / "learning_curve_extrapolated.svg"
+    assert "SIMULATED DATA" in picture.read_text(encoding="utf-8")
+
+
+def test_too_few_shares_give_points_and_no_extrapolation(opened, monkeypatch, capsys):
+    command = ["ablate", "--arm", "clinical_logistic", "--groups", "patients", "--shares", "0.5"]
+    paths = ["--cache", opened / "cache", "--out", opened / "made" / "a.csv"]
+    status, out, err = rlvo_here(monkeypatch, capsys, *command, *paths)
+    assert status == 0, err
+    assert "no extrapolation: 2 sizes; needed: at least 4 (--shares)" in out
+    assert len(storage.read_csv(opened / "made" / "learning_curve.csv")) == 2
+    assert not (opened / "made" / "extrapolation.csv").exists()
 
 
 def test_a_wrong_option_has_status_2():

@@ -60,6 +60,65 @@ def test_the_forest_shows_each_variant_and_its_difference(table):
     np.testing.assert_allclose(bars[1][:, 0], [-0.11, -0.01])
 
 
+@pytest.fixture
+def grown():
+    """Points of two arms, and bands of both and of their difference."""
+    rows = [
+        (arm, n, auc, auc - 0.05, auc + 0.05)
+        for arm, aucs in (("daft", (0.6, 0.7, 0.75)), ("concat", (0.55, 0.6, 0.7)))
+        for n, auc in zip((60, 120, 240), aucs, strict=True)
+    ]
+    points = pd.DataFrame(rows, columns=["arm", "n_train", "auc", "low", "high"])
+    sizes = np.array([60, 120, 240, 600, 4000.0])
+    bands = [
+        pd.DataFrame({
+            "arm": arm, "minus": minus, "n_train": sizes, "reach": sizes / 240,
+            "value": base + sizes / 1e5, "low": base - 0.05, "high": base + 0.1,
+        })
+        for arm, minus, base in (("daft", "", 0.7), ("concat", "", 0.6), ("daft", "concat", 0.1))
+    ]  # fmt: skip
+    return points, pd.concat(bands, ignore_index=True)
+
+
+def test_an_extrapolated_curve_is_dashed_beyond_what_was_measured(grown):
+    figure = figures.learning_curve_extrapolated(*grown, labels={"daft": "DAFT"})
+    figure.canvas.draw()
+    top, bottom = figure.axes
+    lines = [line for line in top.lines if len(line.get_xdata()) == 3]  # not the verticals
+    solid = [line for line in lines if line.get_linestyle() == "-"]
+    dashed = [line for line in lines if line.get_linestyle() == "--"]
+    assert [line.get_xdata().tolist() for line in solid] == [[60, 120, 240]] * 2
+    assert [line.get_xdata().tolist() for line in dashed] == [[240, 600, 4000]] * 2
+    np.testing.assert_allclose(solid[0].get_ydata(), 0.7 + np.array([60, 120, 240]) / 1e5)
+    bars = [bar[0].get_xydata() for bar in top.containers]
+    np.testing.assert_allclose(bars[0][:, 1], [0.6, 0.7, 0.75])
+    band = top.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.65, 0.8))
+    words = [text.get_text() for text in top.get_legend().get_texts()]
+    assert words == ["DAFT", "concat"]
+    assert [t.get_text() for t in bottom.get_legend().get_texts()] == ["DAFT − concat"]
+    assert bottom.get_xscale() == "log"
+
+
+def test_what_lies_beyond_ten_times_the_measured_is_shaded(grown):
+    points, bands = grown
+    far = figures.learning_curve_extrapolated(points, bands).axes[0]
+    near = figures.learning_curve_extrapolated(points, bands[bands["n_train"] < 2400]).axes[0]
+    shades = [[p.get_x() for p in axis.patches] for axis in (far, near)]
+    assert shades == [[2400.0], []]
+
+
+def test_a_single_arm_has_one_panel_and_files_read_back_draw_the_same(grown, tmp_path):
+    points, bands = grown
+    alone = figures.learning_curve_extrapolated(points, bands, arms=["daft"])
+    assert len(alone.axes) == 1
+    bands.to_csv(tmp_path / "bands.csv", index=False)
+    again = figures.learning_curve_extrapolated(points, pd.read_csv(tmp_path / "bands.csv"))
+    assert len(again.axes) == 2
+    with pytest.raises(InputError, match="the bands hold none of the arms daft"):
+        figures.learning_curve_extrapolated(points, bands[bands["arm"] != "daft"], arms=["daft"])
+
+
 def test_tables_without_what_is_drawn_are_refused(table):
     with pytest.raises(InputError, match="no rows of group 'patients'"):
         figures.learning_curve(table[table["group"] != "patients"])

@@ -21,10 +21,12 @@ from rlvo_lib.cli.application import (
     read_settings,
     read_shard,
 )
+from rlvo_lib.config import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rlvo_lib.config import Study
     from rlvo_lib.experiment import Task
 
 
@@ -131,6 +133,21 @@ def ablate(
         ),
     ] = "",
     arm: Annotated[str, typer.Option(help="The arm to vary; left out: the study's.")] = "",
+    beside: Annotated[
+        str, typer.Option(help="Arms with learning curves beside it; left out: two of the study's.")
+    ] = "",
+    shares: Annotated[
+        str,
+        typer.Option(
+            help="Of the training patients, e.g. 0.2,0.35,0.5; left out: 0.25,0.5,0.75. The whole is added."
+        ),
+    ] = "",
+    targets: Annotated[
+        str,
+        typer.Option(
+            help="Patients of cohorts to extrapolate to; left out: 300,618,1500,5000.",
+        ),
+    ] = "",
     shard: ShardText = "1/1",
     cache: CacheFolder = None,
     out: Annotated[
@@ -143,19 +160,25 @@ def ablate(
     """Vary one arm in one respect at a time, and score each variant out of fold; never on the test set.
 
     Writes a table (AUC of each variant, and its paired difference to the unchanged arm) and, beside it,
-    figures of the learning curve and of the variants. Shards as with rlvo train.
+    figures of the learning curve and of the variants; of learning curves with at least four sizes also
+    learning_curve.csv (points), extrapolation.csv (other numbers of patients) and learning_bands.csv (what
+    their figure is drawn from). Shards as with rlvo train.
 
     Exit status: 0 the table is written, or the shard is done; 2 not carried out.
     """
     part = read_shard(shard)
     asked = read_names(groups, "--groups") if groups else None
+    others = read_names(beside, "--beside") if beside else None
+    parts = read_numbers(shares, "--shares") if shares else None
+    sizes = read_numbers(targets, "--targets") if targets else None
     settings = read_settings(profile, study, data, None, cache, read_changes(set_, "ablate"))
     out = out.resolve() if out else settings.out / "ablations" / "ablations.csv"
     from rlvo_lib import ablation, storage
     from rlvo_lib.analysis import open_analysis
 
     analysis = open_analysis(settings)
-    planned = ablation.plan(analysis, ablation.grid(analysis, asked, arm=arm))
+    variants = ablation.grid(analysis, asked, arm=arm, beside=others, shares=parts)
+    planned = ablation.plan(analysis, variants)
     every = [task for one in planned for task in one.tasks]
     tasks = list({task.folder: task for task in every}.values())
     _show_plan(tasks, shard)
@@ -164,12 +187,15 @@ def ablate(
     if not _show_progress(tasks, ran, settings.cache, after):
         return
     table = ablation.table(planned)
+    labels = {name: one.label for name, one in settings.study.arms.items()}
     storage.write_csv(out, table)
-    _draw(table, out.parent)
+    _draw(table, out.parent, labels)
     typer.echo(f"{table['data'].iloc[0]} data: {len(table)} rows in {out}")
+    if "patients" in set(table.loc[table["auc"].notna(), "group"]):
+        _extrapolate(ablation.predictions(planned), settings.study, table, out.parent, sizes)
 
 
-def _draw(table: pd.DataFrame, folder: Path) -> None:
+def _draw(table: pd.DataFrame, folder: Path, labels: dict[str, str]) -> None:
     """The figures of an ablation table, into ``figures/`` beside it."""
     from rlvo_lib import figures, report
 
@@ -177,8 +203,56 @@ def _draw(table: pd.DataFrame, folder: Path) -> None:
     data, groups = table["data"].iloc[0], set(table.loc[table["auc"].notna(), "group"])
     drawn = {}
     if "patients" in groups:
-        drawn["learning_curve"] = figures.learning_curve(table)
+        drawn["learning_curve"] = figures.learning_curve(table, labels=labels)
     if groups - {"base", "patients"}:
-        drawn["ablation_forest"] = figures.ablation_forest(table)
+        drawn["ablation_forest"] = figures.ablation_forest(table, labels=labels)
     for name, figure in drawn.items():
         report.save_figure(folder, name, figure, data=data, caption=caption)
+
+
+def _extrapolate(
+    predictions: pd.DataFrame,
+    study: Study,
+    table: pd.DataFrame,
+    folder: Path,
+    targets: list[float] | None,
+) -> None:
+    """The learning curves' points, what more patients would bring, and the figure of both."""
+    from rlvo_lib import figures, report, results, storage
+    from rlvo_lib.results.growth import CAPTION, TARGETS
+
+    data, first = table["data"].iloc[0], table["arm"].iloc[0]
+    points = results.learning_points(predictions, data=data)
+    storage.write_csv(folder / "learning_curve.csv", points)
+    fewest = int(points.groupby("arm")["n_train"].nunique().min())
+    if fewest < results.LEAST_SIZES:
+        typer.echo(
+            f"no extrapolation: {fewest} sizes; needed: at least {results.LEAST_SIZES} (--shares)"
+        )
+        return
+    options = {
+        "folds": int(study.validation["folds"]),
+        "data": data,
+        "pairs": results.learning_pairs(study, points["arm"].unique(), first),
+        "targets": targets or TARGETS,
+    }
+    found = results.extrapolation(predictions, **options)
+    bands = results.learning_bands(predictions, **options)
+    storage.write_csv(folder / "extrapolation.csv", found)
+    storage.write_csv(folder / "learning_bands.csv", bands)
+    labels = {name: arm.label for name, arm in study.arms.items()}
+    figure = figures.learning_curve_extrapolated(points, bands, labels=labels)
+    report.save_figure(folder, "learning_curve_extrapolated", figure, data=data, caption=CAPTION)
+    typer.echo(f"{data} data: {len(found)} extrapolated values in {folder / 'extrapolation.csv'}")
+
+
+def read_numbers(text: str, option: str) -> list[float]:
+    """Numbers between commas; an `InputError` where one is none.
+
+    >>> read_numbers("0.2, 0.5", "--shares")
+    [0.2, 0.5]
+    """
+    try:
+        return [float(name) for name in read_names(text, option)]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: allowed: numbers between commas") from None

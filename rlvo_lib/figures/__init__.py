@@ -11,7 +11,7 @@ from rlvo_lib.figures.checks import cascade_bars, check_table, deletion_curves
 from rlvo_lib.figures.cohort import flow_diagram, label_overlap_bars, missingness_bars
 from rlvo_lib.figures.counterfactuals import counterfactual_scatter
 from rlvo_lib.figures.curves import decision_curves, precision_recall_curves, roc_curves
-from rlvo_lib.figures.learning import ablation_forest, learning_curve
+from rlvo_lib.figures.learning import ablation_forest, learning_curve, learning_curve_extrapolated
 from rlvo_lib.figures.modalities import coalition_forest, modality_bars, modality_waterfall
 from rlvo_lib.figures.modulation import modulation_bars, modulation_heatmap
 from rlvo_lib.figures.mosaic import qc_mosaic
@@ -69,6 +69,7 @@ __all__ = [
     "label_overlap_bars",
     "ladder_forest",
     "learning_curve",
+    "learning_curve_extrapolated",
     "missingness_bars",
     "modality_bars",
     "modality_waterfall",

@@ -56,6 +56,7 @@ from rlvo_lib.metrics.discrimination import (
     hanley_mcneil_se,
     partial_auc,
 )
+from rlvo_lib.metrics.extrapolation import PowerLaw, fit_power_law
 from rlvo_lib.metrics.reliability import Calibration, brier_loss, calibration, scaled_brier
 from rlvo_lib.metrics.resampling import (
     STATISTICS,
@@ -97,6 +98,7 @@ __all__ = [
     "Interval",
     "OperatingPoint",
     "OperatingPointComparison",
+    "PowerLaw",
     "DevelopmentSize",
     "F1Spread",
     "ValidationSize",
@@ -123,6 +125,7 @@ __all__ = [
     "f1_score",
     "f1_spread",
     "feasible_counts",
+    "fit_power_law",
     "flag_everyone_f1",
     "hanley_mcneil_se",
     "holm",

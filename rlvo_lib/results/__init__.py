@@ -52,6 +52,13 @@ from rlvo_lib.results.consistency import consistency
 from rlvo_lib.results.counterfactuals import counterfactual_changes, counterfactual_table
 from rlvo_lib.results.curves import pr_band, pr_points, roc_band, roc_points
 from rlvo_lib.results.evaluation import evaluate
+from rlvo_lib.results.growth import (
+    LEAST_SIZES,
+    extrapolation,
+    learning_bands,
+    learning_pairs,
+    learning_points,
+)
 from rlvo_lib.results.modalities import (
     modality_coalitions,
     modality_interactions,
@@ -98,6 +105,7 @@ __all__ = [
     "CHECKS",
     "DATED",
     "DECISION_THRESHOLDS",
+    "LEAST_SIZES",
     "METRICS",
     "best_arm",
     "calibration_curve",
@@ -124,8 +132,12 @@ __all__ = [
     "ensembles",
     "evaluate",
     "explanation_checks",
+    "extrapolation",
     "feasible_points",
     "joined_checks",
+    "learning_bands",
+    "learning_pairs",
+    "learning_points",
     "main_arms",
     "modality_coalitions",
     "modality_interactions",
