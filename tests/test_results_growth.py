@@ -126,6 +126,23 @@ def test_the_interval_covers_the_truth_at_about_its_rate():
     assert (rate >= 0.85).all(), rate
 
 
+def test_pairs_across_folds_do_not_count_within_folds(frame, table):
+    """A fold whose model scores everybody higher changes pooled AUCs, not those within folds."""
+    higher = frame["probability"].where(frame["fold"] != 2, 0.5 + frame["probability"] / 2)
+    moved = frame.assign(probability=higher)
+    before, after = (results.learning_points(f, data="real") for f in (frame, moved))
+    np.testing.assert_array_equal(before["auc_within"], after["auc_within"])
+    assert (after["auc"] < before["auc"]).all()
+    own = frame[(frame["arm"] == "daft") & (frame["n_train"] == 84)]
+    aucs = [metrics.auc(g["y_true"], g["probability"]) for _, g in own.groupby(["seed", "fold"])]
+    assert before["auc_within"].iloc[1] == pytest.approx(np.mean(aucs))  # folds of equal pairs
+    options = {"folds": 5, "data": "real", "pairs": PAIRS, "resamples": 50, "within_folds": True}
+    same = [results.extrapolation(f, **options) for f in (frame, moved)]
+    values = [one["value"].to_numpy() for one in same]  # weights are of pooled AUCs
+    np.testing.assert_allclose(*values, atol=5e-3)
+    assert set(same[0]["auc"]) == {"within folds"} and set(table["auc"]) == {"pooled"}
+
+
 def test_a_flat_curve_is_a_constant_and_says_so():
     flat = made(np.random.default_rng(0), laws={"daft": (0.75, 0.0, 0.5)}, exact=True)
     found = results.extrapolation(flat, folds=5, data="real", resamples=20)

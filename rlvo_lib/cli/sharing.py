@@ -218,6 +218,8 @@ def _extrapolate(
     targets: list[float] | None,
 ) -> None:
     """The learning curves' points, what more patients would bring, and the figure of both."""
+    import pandas as pd
+
     from rlvo_lib import figures, report, results, storage
     from rlvo_lib.results.growth import CAPTION, TARGETS
 
@@ -236,7 +238,10 @@ def _extrapolate(
         "pairs": results.learning_pairs(study, points["arm"].unique(), first),
         "targets": targets or TARGETS,
     }
-    found = results.extrapolation(predictions, **options)
+    found = pd.concat(
+        [results.extrapolation(predictions, within_folds=w, **options) for w in (False, True)],
+        ignore_index=True,
+    )
     bands = results.learning_bands(predictions, **options)
     storage.write_csv(folder / "extrapolation.csv", found)
     storage.write_csv(folder / "learning_bands.csv", bands)

@@ -86,6 +86,7 @@ from rlvo_lib.metrics.sample_size import (
 )
 from rlvo_lib.metrics.smoothing import SMOOTHERS, calibration_curve
 from rlvo_lib.metrics.utility import net_benefit
+from rlvo_lib.metrics.within import auc_within, bootstrap_within
 
 __all__ = [
     "SMD_KINDS",
@@ -108,10 +109,12 @@ __all__ = [
     "auc_power",
     "auc_se",
     "auc_width",
+    "auc_within",
     "average_precision",
     "bootstrap_ci",
     "bootstrap_many",
     "bootstrap_replicates",
+    "bootstrap_within",
     "brier_loss",
     "calibration",
     "calibration_curve",

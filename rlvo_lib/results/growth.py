@@ -47,6 +47,13 @@ class _Curve:
     arm: str
     n_train: np.ndarray  # (k,) mean over folds and seeds
     scores: tuple[Scores, ...]  # k
+    folds: np.ndarray  # (n, seeds) in which fold each patient was held out
+
+    @property
+    def within(self) -> np.ndarray:
+        """``(k,)`` AUCs of pairs of the same fold, mean over seeds."""
+        found = [metrics.auc_within(one.y, one.p, self.folds).mean() for one in self.scores]
+        return np.array(found)
 
 
 def learning_points(
@@ -64,7 +71,8 @@ def learning_points(
     Returns
     -------
     DataFrame with arm, n_train (mean over folds and seeds), n, events (judged: scored by all arms at all
-    sizes), auc with its 95 % limits low and high (DeLong, logit scale), seeds, sd_seeds, data.
+    sizes), auc (pooled) with its 95 % limits low and high (DeLong, logit scale), auc_within (of pairs of
+    the same fold, `metrics.auc_within`), seeds, sd_seeds, data.
 
     Raises
     ------
@@ -74,13 +82,15 @@ def learning_points(
     """
     rows = []
     for curve in _curves(predictions, arms):
-        for n_train, scores in zip(curve.n_train, curve.scores, strict=True):
+        points = zip(curve.n_train, curve.scores, curve.within, strict=True)
+        for n_train, scores, within in points:
             auc, low, high, _ = interval(scores, "auc", [])
             counts = (scores.y.size, int(scores.y.sum()))
-            rows.append(
-                (curve.arm, n_train, *counts, auc, low, high, *over_seeds(scores, "auc", []))
-            )
-    columns = ["arm", "n_train", "n", "events", "auc", "low", "high", "seeds", "sd_seeds"]
+            spread = over_seeds(scores, "auc", [])
+            rows.append((curve.arm, n_train, *counts, auc, low, high, within, *spread))
+    columns = [
+        "arm", "n_train", "n", "events", "auc", "low", "high", "auc_within", "seeds", "sd_seeds",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).assign(data=data)
 
 
@@ -93,6 +103,7 @@ def extrapolation(
     pairs: Sequence[tuple[str, str]] = (),
     targets: Sequence[float] = TARGETS,
     forms: Sequence[str] = tuple(FORMS),
+    within_folds: bool = False,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> pd.DataFrame:
@@ -107,10 +118,12 @@ def extrapolation(
     folds : of the cross-validation; a model of a cohort of n patients learns from n (folds - 1) / folds.
     pairs : (arm, minus which arm).
     targets : patients of cohorts.
+    within_folds : fit `metrics.auc_within` in place of pooled AUCs, on the same resamples: pooling costs
+        most where models learn from few patients, and makes curves steeper.
 
     Returns
     -------
-    DataFrame with form, arm, minus (empty: the arm itself), patients, n_train, reach (n_train over the
+    DataFrame with auc (``pooled`` or ``within folds``), form, arm, minus (empty: the arm itself), patients, n_train, reach (n_train over the
     largest that was measured), value with its limits low and high, a, b, c (of the arm's fit), n, events,
     seeds, resamples, reason (why a limit is NaN, or a value is not to be built on), data.
 
@@ -132,11 +145,11 @@ def extrapolation(
                 f"arm '{curve.arm}' has a learning curve of {np.unique(curve.n_train).size} sizes; "
                 f"allowed: at least {LEAST_SIZES} to extrapolate (shares of the training patients)"
             )
-    drawn = _replicates(list(curves.values()), resamples, seed)
+    fitted = _areas(list(curves.values()), within_folds, resamples, seed)
     alone = metrics.resampling.fixed_stratum(next(iter(curves.values())).scores[0].y)
     rows = []
     for form in forms:
-        laws = {arm: _fit(curve, drawn[arm], form) for arm, curve in curves.items()}
+        laws = {arm: _fit(curve, fitted[arm], form) for arm, curve in curves.items()}
         values = {arm: law.at(n_train) for arm, law in laws.items()}
         for arm, minus in [*((arm, "") for arm in curves), *pairs]:
             found = values[arm] - values[minus] if minus else values[arm]
@@ -152,7 +165,9 @@ def extrapolation(
         "form", "arm", "minus", "patients", "n_train", "reach", "value", "low", "high", "a", "b", "c",
         "n", "events", "seeds", "resamples", "reason",
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).assign(data=data)
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(0, "auc", "within folds" if within_folds else "pooled")
+    return table.assign(data=data)
 
 
 def learning_bands(
@@ -210,10 +225,13 @@ def _curves(predictions: pd.DataFrame, arms: Sequence[str]) -> list[_Curve]:
     trained = rows.groupby(["arm", labels.rename("label")])["n_train"].mean()
     pooled = _judged_by_all(ensembles(check_predictions(rows.assign(arm=labels)), "out-of-fold"))
     found = {scores.arm: scores for scores in scores_of(pooled)}
+    folds = rows.assign(arm=labels).groupby(["arm", "participant_id", "seed"])["fold"].first()
     curves = []
     for arm in arms or present:
         sizes = trained[arm].sort_values(kind="stable")
-        curves.append(_Curve(arm, sizes.to_numpy(float), tuple(found[s] for s in sizes.index)))
+        scores = tuple(found[label] for label in sizes.index)
+        held = folds[sizes.index[0]].unstack().loc[list(scores[0].participants)]
+        curves.append(_Curve(arm, sizes.to_numpy(float), scores, held.to_numpy()))
     return curves
 
 
@@ -242,31 +260,36 @@ def _checked_targets(targets: Sequence[float], folds: int) -> tuple[np.ndarray, 
 # ---------------------------------------------------------------------------- fits and intervals
 
 
-def _replicates(curves: Sequence[_Curve], resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Arm -> AUCs ``(resamples, k)`` on the same resamples of the patients, mean over seeds."""
-    every = [scores for curve in curves for scores in curve.scores]
-    y, columns = every[0].y, np.hstack([scores.p for scores in every])
-    drawn = metrics.bootstrap_many(y, columns, ("auc",), stratified=True, n=resamples, seed=seed)
-    ends = np.cumsum([scores.p.shape[1] for scores in every])[:-1]
-    means = [part.mean(axis=1) for part in np.split(drawn["auc"], ends, axis=1)]
-    found, start = {}, 0
-    for curve in curves:
-        stop = start + len(curve.scores)
-        found[curve.arm] = np.column_stack(means[start:stop])
-        start = stop
-    return found
+def _areas(
+    curves: Sequence[_Curve], within_folds: bool, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Arm -> AUCs ``(1 + resamples, k)``, mean over seeds: first of the patients as they are.
+
+    The resamples are the same for all arms and sizes.
+    """
+    every = [(scores, curve.folds) for curve in curves for scores in curve.scores]
+    y, columns = every[0][0].y, np.hstack([scores.p for scores, _ in every])
+    if within_folds:
+        groups = np.hstack([folds for _, folds in every])
+        drawn = metrics.bootstrap_within(y, columns, groups, n=resamples, seed=seed)
+        known = metrics.auc_within(y, columns, groups)
+    else:
+        options = {"stratified": True, "n": resamples, "seed": seed}
+        drawn = metrics.bootstrap_many(y, columns, ("auc",), **options)["auc"]
+        known = metrics.delong_covariance(y, columns)[0]
+    areas = np.vstack([known, drawn])
+    ends = np.cumsum([scores.p.shape[1] for scores, _ in every])[:-1]
+    means = iter([part.mean(axis=1) for part in np.split(areas, ends, axis=1)])
+    return {curve.arm: np.column_stack([next(means) for _ in curve.scores]) for curve in curves}
 
 
-def _fit(curve: _Curve, drawn: np.ndarray, form: str) -> metrics.PowerLaw:
+def _fit(curve: _Curve, areas: np.ndarray, form: str) -> metrics.PowerLaw:
     """The arm's fit (first), and those of the resamples."""
-    known = [mean_auc(scores) for scores in curve.scores]
-    areas = np.vstack([[area for area, _ in known], drawn])
-    variance = np.array([variance for _, variance in known])
+    variance = np.array([mean_auc(scores)[1] for scores in curve.scores])
     if np.isnan(variance).any():
         variance = np.ones_like(variance)  # a single event: no variance, and no interval either
-    return metrics.fit_power_law(
-        curve.n_train, areas, np.maximum(variance, LEAST_VARIANCE), form=form
-    )
+    variance = np.maximum(variance, LEAST_VARIANCE)
+    return metrics.fit_power_law(curve.n_train, areas, variance, form=form)
 
 
 def _counts(curve: _Curve, resamples: int) -> dict[str, int]:
