@@ -226,7 +226,7 @@ def test_too_few_shares_give_points_and_no_extrapolation(opened, monkeypatch, ca
     paths = ["--cache", opened / "cache", "--out", opened / "made" / "a.csv"]
     status, out, err = rlvo_here(monkeypatch, capsys, *command, *paths)
     assert status == 0, err
-    assert "no extrapolation: 2 sizes; needed: at least 4 (--shares)" in out
+    assert "no extrapolation of clinical_logistic: 2 sizes; needed: at least 4 (--shares)" in out
     assert len(storage.read_csv(opened / "made" / "learning_curve.csv")) == 2
     assert not (opened / "made" / "extrapolation.csv").exists()
 

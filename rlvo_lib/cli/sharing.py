@@ -226,16 +226,18 @@ def _extrapolate(
     data, first = table["data"].iloc[0], table["arm"].iloc[0]
     points = results.learning_points(predictions, data=data)
     storage.write_csv(folder / "learning_curve.csv", points)
-    fewest = int(points.groupby("arm")["n_train"].nunique().min())
-    if fewest < results.LEAST_SIZES:
-        typer.echo(
-            f"no extrapolation: {fewest} sizes; needed: at least {results.LEAST_SIZES} (--shares)"
-        )
+    sizes = points.groupby("arm", sort=False)["n_train"].nunique()
+    for arm, count in sizes[sizes < results.LEAST_SIZES].items():
+        needed = f"needed: at least {results.LEAST_SIZES} (--shares)"
+        typer.echo(f"no extrapolation of {arm}: {count} sizes; {needed}")
+    arms = list(sizes.index[sizes >= results.LEAST_SIZES])
+    if not arms:
         return
     options = {
         "folds": int(study.validation["folds"]),
         "data": data,
-        "pairs": results.learning_pairs(study, points["arm"].unique(), first),
+        "arms": arms,
+        "pairs": results.learning_pairs(study, arms, first),
         "targets": targets or TARGETS,
     }
     found = pd.concat(
