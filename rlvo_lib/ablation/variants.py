@@ -121,15 +121,22 @@ def _modalities(analysis: Analysis, base: Arm) -> list[Variant]:
 
 
 def _seeing(base: Arm, channels: tuple[str, ...], predictors: tuple[str, ...]) -> Arm:
-    """The arm with other inputs: without table no fusion, without images a network of the table."""
+    """The arm with other inputs: without table no fusion, without images a network of the table.
+
+    Offset and teacher know the clinical variables; they go where those go, and an offset is of networks of images.
+    """
     if not channels:
         return dataclasses.replace(
-            base, kind="mlp", fusion="none", channels=(), predictors=predictors, offset=""
+            base,
+            kind="mlp",
+            fusion="none",
+            channels=(),
+            predictors=predictors,
+            offset="",
+            teacher="",
         )
-    fusion, offset = (base.fusion, base.offset) if predictors else ("none", "")
-    return dataclasses.replace(
-        base, channels=channels, predictors=predictors, fusion=fusion, offset=offset
-    )
+    below = {} if predictors else {"fusion": "none", "offset": "", "teacher": ""}
+    return dataclasses.replace(base, channels=channels, predictors=predictors, **below)
 
 
 def _fusions(analysis: Analysis, base: Arm) -> list[Variant]:

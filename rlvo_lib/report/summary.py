@@ -17,15 +17,22 @@ from rlvo_lib.report.provenance import run_study
 from rlvo_lib.report.table_files import read_text_table
 
 #: Tables that count or estimate over patients.
-TABLES = ("flow", "paper", "performance", "comparisons", "no_skill", "label_definitions")
-FIGURES = ("auc_forest.png",)
+TABLES = (
+    "flow", "paper", "performance", "comparisons", "no_skill", "label_definitions", "calibration",
+    "shap_importance", "permutation_importance", "modality_shares", "modulation_summary", "territory_risk",
+    "territory_sides", "territory_agreement",
+)  # fmt: skip
+FIGURES = (
+    "auc_forest.png", "territory_risk.png", "territory_agreement.png", "modulation_summary.png",
+    "shap_importance.png", "modality_shares.png",
+)  # fmt: skip
 #: Places of a page for the tables of a summary, and for one table.
 MARK = re.compile(r"(<!-- summary: (\S+) -->\n).*?(<!-- end -->)", re.S)
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.S)
 PATIENT = re.compile(r"sub-[A-Za-z0-9]+", re.I)
 SETTINGS = (
     "profile", "outcome_definition", "arms", "missing_indicators", "seed", "grid_shape",
-    "grid_spacing_mm", "bootstrap_resamples",
+    "grid_spacing_mm", "teaching", "pooling", "encoder", "batch_size", "bootstrap_resamples",
 )  # fmt: skip
 
 

@@ -257,6 +257,15 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "modulation_summary": lambda run: results.modulation_summary(
         run.attributions("modulation"), data=run.data
     ),
+    "territory_risk": lambda run: results.territory_risk(
+        run.attributions("territories"), data=run.data
+    ),
+    "territory_sides": lambda run: results.territory_sides(
+        run.attributions("territories"), data=run.data
+    ),
+    "territory_agreement": lambda run: results.territory_agreement(
+        run.attributions("territories"), data=run.data, **run.resampling
+    ),
     "region_enrichment": lambda run: results.region_enrichment(
         run.attributions("regions"), data=run.data, **run.resampling
     ),
@@ -285,7 +294,8 @@ NEEDS = {"ceiling": "ceiling.json"} | {
         "shap_importance": "shap", "shap_groups": "shap", "shap_agreement": "shap",
         "permutation_importance": "permuted", "modality_shares": "modalities",
         "modality_coalitions": "modalities", "modality_interactions": "modalities",
-        "modulation_summary": "modulation",
+        "modulation_summary": "modulation", "territory_risk": "territories",
+        "territory_sides": "territories", "territory_agreement": "territories",
         "region_enrichment": "regions", "region_claims": "regions", "explanation_checks": "checks",
         "counterfactuals": "counterfactuals", "concept_importance": "reads", "concept_what_if": "what_if",
         "concept_agreement": "reads",
