@@ -9,11 +9,13 @@ Candidates stand in ``candidates.toml`` beside the study file::
 
     arms = ["daft", "concat"]   # whose losses are averaged
     folds = 3                   # inside each outer training part
-    [candidates.coarse]         # settings that differ from the study's profile
+    [start]                     # the first candidate: what differs from the study's profile
+    encoder = "light"
+    [candidates.coarse]         # what differs from the start
     grid_spacing_mm = 10.0
 
-``python -m rlvo_lib.nested STUDY DATA OUT`` writes ``candidates.csv`` (losses), ``choices.csv`` and
-``estimates.csv``; what was finished before is not trained again.
+``python -m rlvo_lib.nested STUDY DATA OUT`` writes ``candidates.csv`` (losses), ``means.csv``, ``choices.csv``
+and ``estimates.csv``; what was finished before is not trained again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import dataclasses
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from rlvo_lib.experiment.running import run_work
 from rlvo_lib.preprocess import TensorCache
 
 FILE = "candidates.toml"
-AS_STUDIED = "as the study has it"  # the candidate without a change
+START = "start"  # the name of the first candidate
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Plan:
     arms: tuple[str, ...]
     folds: int
     candidates: Mapping[str, Mapping[str, Any]]
+    start: Mapping[str, Any] = field(default_factory=dict)  # what all of them share
 
 
 def load_plan(study: Study) -> Plan:
@@ -68,7 +71,7 @@ def load_plan(study: Study) -> Plan:
         raise InputError(f"{FILE}: allowed: at least one of 'arms' and one [candidates.NAME]")
     if not isinstance(folds, int) or folds < 2:
         raise InputError(f"{FILE}: folds is {folds!r}; allowed: 2 or more")
-    return Plan(tuple(raw["arms"]), folds, {AS_STUDIED: {}} | candidates)
+    return Plan(tuple(raw["arms"]), folds, {START: {}} | candidates, raw.get("start", {}))
 
 
 def inside(analysis: Analysis, fold: int, seed: int, folds: int) -> Analysis:
@@ -136,12 +139,28 @@ def _quality(made: list[pd.DataFrame]) -> tuple[int, int, float, float]:
     return len(y), int(y.sum()), loss, float(auc)
 
 
+def means(compared: pd.DataFrame) -> pd.DataFrame:
+    """A row a candidate, least loss first: loss and AUC of inner folds, each arm's mean over the outer folds.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"candidate": ["a", "b"], "arm": "daft", "fold": 1, "loss": [0.5, 0.4], "auc": 0.7})
+    >>> means(table)["candidate"].tolist()
+    ['b', 'a']
+    """
+    order = list(dict.fromkeys(compared["candidate"]))
+    wide = compared.pivot_table(index="candidate", columns="arm", values=["loss", "auc"]).loc[order]
+    table = wide["loss"].add_prefix("loss_").join(wide["auc"].add_prefix("auc_"))
+    table.insert(0, "loss", wide["loss"].mean(axis=1))
+    return table.sort_values("loss", kind="stable").reset_index()
+
+
 def choices(compared: pd.DataFrame) -> pd.DataFrame:
     """The candidate of least loss, for each outer fold and (fold ``all``) over them all.
 
     Returns
     -------
-    DataFrame with fold, candidate, loss (mean over the arms), of_study (the loss of the study's own settings).
+    DataFrame with fold, candidate, loss (mean over the arms), start_loss (that of the first candidate).
 
     Examples
     --------
@@ -158,7 +177,7 @@ def choices(compared: pd.DataFrame) -> pd.DataFrame:
     for fold in loss:
         best = loss[fold].idxmin()
         rows.append((fold, best, loss.loc[best, fold], loss.loc[order[0], fold]))
-    return pd.DataFrame(rows, columns=["fold", "candidate", "loss", "of_study"])
+    return pd.DataFrame(rows, columns=["fold", "candidate", "loss", "start_loss"])
 
 
 def estimates(
@@ -190,9 +209,12 @@ def estimates(
         for way, frame in found.items():
             own = frame[frame["arm"] == arm]
             y, p = own["y_true"].to_numpy(), own["probability"].to_numpy()
-            aucs[way], low, high = metrics.auc_ci(y, p, method="delong-logit")
+            limits = metrics.auc_ci(y, p, method="delong-logit")
+            aucs[way] = limits.estimate
             gain = aucs[way] - aucs["of each fold"] if way != "of each fold" else np.nan
-            rows.append((arm, way, len(own), int(y.sum()), aucs[way], low, high, gain))
+            rows.append(
+                (arm, way, len(own), int(y.sum()), aucs[way], limits.low, limits.high, gain)
+            )
     columns = ["arm", "choice", "n", "events", "auc", "low", "high", "optimism"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -217,7 +239,7 @@ def _outer_predictions(
 
 
 def run(settings: Settings, changes: Mapping[str, Any], out: Path) -> pd.DataFrame:
-    """Compare a study's candidates and write the three tables into ``out``; returns the choices.
+    """Compare a study's candidates and write the four tables into ``out``; returns the choices.
 
     ``changes`` : settings that every candidate shares, beside the study's profile.
     """
@@ -226,7 +248,7 @@ def run(settings: Settings, changes: Mapping[str, Any], out: Path) -> pd.DataFra
     for name, own in plan.candidates.items():
         varied = load_settings(
             settings.profile, study=settings.study.name, data=settings.data or "",
-            cache=settings.cache, **(dict(changes) | dict(own)),
+            cache=settings.cache, **{**changes, **plan.start, **own},
         )  # fmt: skip
         analysis = open_analysis(varied)
         grid = (varied.grid_shape, varied.grid_spacing_mm)
@@ -237,8 +259,11 @@ def run(settings: Settings, changes: Mapping[str, Any], out: Path) -> pd.DataFra
     chosen = choices(compared)
     judged = estimates(analyses, chosen, plan)
     changed = {name: _in_words(own) for name, own in plan.candidates.items()}
-    compared.insert(1, "changes", compared["candidate"].map(changed))
-    for name, table in (("candidates", compared), ("choices", chosen), ("estimates", judged)):
+    averaged = means(compared)
+    for table in (compared, averaged):
+        table.insert(1, "changes", table["candidate"].map(changed))
+    written = {"candidates": compared, "means": averaged, "choices": chosen, "estimates": judged}
+    for name, table in written.items():
         storage.write_csv(out / f"{name}.csv", table.assign(data=analysis.dataset.kind).round(5))
     return chosen
 

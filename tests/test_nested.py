@@ -64,10 +64,10 @@ def test_outcomes_of_the_held_out_do_not_move_a_choice(own):
 def test_candidates_are_compared_chosen_and_judged(own):
     plain = dataclasses.replace(own.settings, missing_indicators=False)
     analyses = {
-        nested.AS_STUDIED: (own, None),
+        nested.START: (own, None),
         "no_indicators": (dataclasses.replace(own, settings=plain), None),
     }
-    plan = nested.Plan((ARM,), 3, {nested.AS_STUDIED: {}, "no_indicators": {}})
+    plan = nested.Plan((ARM,), 3, {nested.START: {}, "no_indicators": {}})
     compared = nested.compare(analyses, plan)
     folds = own.settings.study.validation["folds"]
     assert len(compared) == 2 * folds and (compared["loss"] > 0.2).all()
@@ -78,7 +78,7 @@ def test_candidates_are_compared_chosen_and_judged(own):
     assert compared.groupby("fold")["n"].first().tolist() == train
     chosen = nested.choices(compared)
     assert chosen["fold"].tolist() == [*map(str, range(1, folds + 1)), "all"]
-    assert (chosen["loss"] <= chosen["of_study"]).all()
+    assert (chosen["loss"] <= chosen["start_loss"]).all()
     judged = nested.estimates(analyses, chosen, plan).set_index("choice")
     whole = experiment.run_arms(own, None, [ARM])
     assert judged["n"].tolist() == [(whole["partition"] == "out-of-fold").sum()] * 2
@@ -87,7 +87,7 @@ def test_candidates_are_compared_chosen_and_judged(own):
     assert np.isnan(judged.loc["of each fold", "optimism"])
 
 
-def test_the_least_mean_loss_is_chosen_and_the_study_wins_ties():
+def test_the_least_mean_loss_is_chosen_and_the_first_wins_ties():
     rows = [
         ("as", 1, 0.5),
         ("as", 2, 0.5),
@@ -121,4 +121,4 @@ def test_a_study_without_candidates_says_so_and_that_of_soop_is_whole(study):
     with pytest.raises(InputError, match="study 'rlvo' has no candidates.toml"):
         nested.load_plan(study)
     plan = nested.load_plan(load_study("soop"))
-    assert plan.arms == ("daft", "concat") and next(iter(plan.candidates)) == nested.AS_STUDIED
+    assert plan.arms == ("daft", "concat") and next(iter(plan.candidates)) == nested.START

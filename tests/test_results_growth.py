@@ -231,3 +231,20 @@ def test_a_thousand_resamples_of_six_arms_take_seconds():
     started = time.process_time()
     results.extrapolation(six, folds=5, data="real", pairs=[("a", "b")], forms=["power"])
     assert time.process_time() - started < 20
+
+
+def test_values_stand_side_by_side_and_those_not_to_be_built_on_are_marked(table):
+    shown = results.extrapolation_side_by_side(table).set_index("arm")
+    own = table[table["form"] == "power"]
+    assert list(shown.index) == [
+        f"{row.arm} - {row.minus}" if row.minus else row.arm
+        for row in own.drop_duplicates(["arm", "minus"]).itertuples()
+    ]
+    for row in own.itertuples():
+        name = f"{row.arm} - {row.minus}" if row.minus else row.arm
+        cell = shown.loc[name, f"{row.patients:,.0f} patients"]
+        assert float(cell.split()[0]) == pytest.approx(row.value, abs=6e-4)
+        assert cell.endswith("*") == bool(row.reason) and cell.startswith(("+", "-")) == bool(
+            row.minus
+        )
+    assert set(shown["data"]) == set(table["data"])

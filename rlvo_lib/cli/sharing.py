@@ -246,6 +246,8 @@ def _extrapolate(
     )
     bands = results.learning_bands(predictions, **options)
     storage.write_csv(folder / "extrapolation.csv", found)
+    shown = results.extrapolation_side_by_side(found)
+    storage.write_csv(folder / "extrapolation_side_by_side.csv", shown)
     storage.write_csv(folder / "learning_bands.csv", bands)
     labels = {name: arm.label for name, arm in study.arms.items()}
     figure = figures.learning_curve_extrapolated(points, bands, labels=labels)

@@ -55,6 +55,7 @@ from rlvo_lib.results.evaluation import evaluate
 from rlvo_lib.results.growth import (
     LEAST_SIZES,
     extrapolation,
+    extrapolation_side_by_side,
     learning_bands,
     learning_pairs,
     learning_points,
@@ -133,6 +134,7 @@ __all__ = [
     "evaluate",
     "explanation_checks",
     "extrapolation",
+    "extrapolation_side_by_side",
     "feasible_points",
     "joined_checks",
     "learning_bands",

@@ -318,3 +318,24 @@ def _line(
     if law:
         line |= {"a": float(law.a[0]), "b": float(law.b[0]), "c": float(law.c[0])}
     return line | {"reason": "; ".join(reasons)}
+
+
+def extrapolation_side_by_side(found: pd.DataFrame, form: str = "power") -> pd.DataFrame:
+    """The pooled values of one form of `extrapolation` to read: a row an arm or difference, a column a cohort's size.
+
+    Returns
+    -------
+    DataFrame with arm (or ``a - b``), a column for each number of patients ("value [low, high]", ``*`` where
+    ``reason`` says that it is not to be built on), data.
+    """
+    rows = found[(found["auc"] == "pooled") & (found["form"] == form)] if "auc" in found else found
+    table: dict[str, dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        sign = "+" if row["minus"] else ""
+        name = f"{row['arm']} - {row['minus']}" if row["minus"] else row["arm"]
+        value, low, high = (f"{row[key]:{sign}.3f}" for key in ("value", "low", "high"))
+        star = "*" if row["reason"] else ""
+        cell = f"{value} [{low}, {high}]{star}"
+        table.setdefault(name, {})[f"{row['patients']:,.0f} patients"] = cell
+    shown = pd.DataFrame.from_dict(table, orient="index").rename_axis("arm").reset_index()
+    return shown.assign(data=rows["data"].iloc[0])
