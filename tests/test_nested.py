@@ -109,10 +109,9 @@ def test_the_least_mean_loss_is_chosen_and_the_first_wins_ties():
         ('arms = ["daft"]\nfolds = 1\n[candidates.a]\n', "folds is 1; allowed: 2 or more"),
     ],
 )
-def test_a_plan_that_makes_no_sense_is_refused(tmp_path, monkeypatch, text, said):
-    study = load_study("soop")
+def test_a_plan_that_makes_no_sense_is_refused(tmp_path, text, said):
+    study = dataclasses.replace(load_study("soop"), folder=tmp_path)
     (tmp_path / nested.FILE).write_text(text)
-    monkeypatch.setattr(type(study), "folder", tmp_path, raising=False)
     with pytest.raises(InputError, match=said):
         nested.load_plan(study)
 
