@@ -1,9 +1,10 @@
 """Settings chosen inside the training part: for each fold, candidates are compared on folds of its own patients.
 
 Nested cross-validation (Varma & Simon, BMC Bioinformatics 2006): what is held out of an outer fold has no part in
-the choice made for it, so predictions under each fold's own choice are as good as on new patients. The study's
+the choice made for it, so predictions under each fold's own choice are judged by patients who did not choose. The study's
 settings are then those of the candidate with the least mean loss over all outer folds: a choice in which every
-patient had a part, and `estimates` shows both, side by side.
+patient had a part, and `estimates` shows both, side by side. It is one repetition and one training seed: the
+difference of the two is within the luck of training.
 
 Candidates stand in ``candidates.toml`` beside the study file::
 
@@ -34,6 +35,7 @@ import pandas as pd
 from rlvo_lib import cohort, experiment, metrics, storage
 from rlvo_lib.analysis import Analysis, open_analysis
 from rlvo_lib.config import InputError, Settings, Study, load_settings
+from rlvo_lib.experiment.arms import COMBINED
 from rlvo_lib.experiment.running import run_work
 from rlvo_lib.preprocess import TensorCache
 
@@ -66,7 +68,13 @@ def load_plan(study: Study) -> Plan:
     for name in raw.get("arms", ()):
         if name not in study.arms:
             raise InputError(f"{FILE}: arm '{name}'; allowed: {', '.join(study.arms)}")
+        if study.arms[name].kind in COMBINED:
+            raise InputError(
+                f"{FILE}: arm '{name}' is made of others; allowed: arms that are trained"
+            )
     folds, candidates = raw.get("folds", 0), raw.get("candidates", {})
+    if START in candidates:
+        raise InputError(f"{FILE}: candidate '{START}'; allowed: another name, this is the first's")
     if not raw.get("arms") or not candidates:
         raise InputError(f"{FILE}: allowed: at least one of 'arms' and one [candidates.NAME]")
     if not isinstance(folds, int) or folds < 2:
@@ -189,12 +197,12 @@ def estimates(
 ) -> pd.DataFrame:
     """AUC out of (outer) fold of each arm: under each fold's own choice, and under the choice over all.
 
-    ``optimism`` is the second minus the first: what the choice gained from patients that it is judged on.
+    ``difference`` is the second minus the first: optimism of a choice by the patients it is judged on, and luck.
 
     Returns
     -------
     DataFrame with arm, choice (``of each fold`` or ``over all folds``), n, events, auc, low, high (DeLong, logit
-    scale), optimism (NaN in the first row of an arm).
+    scale), difference (NaN in the first row of an arm).
     """
     per_fold = chosen[chosen["fold"] != "all"].set_index("fold")["candidate"]
     overall = chosen.set_index("fold").loc["all", "candidate"]
@@ -215,7 +223,7 @@ def estimates(
             rows.append(
                 (arm, way, len(own), int(y.sum()), aucs[way], limits.low, limits.high, gain)
             )
-    columns = ["arm", "choice", "n", "events", "auc", "low", "high", "optimism"]
+    columns = ["arm", "choice", "n", "events", "auc", "low", "high", "difference"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -258,7 +266,7 @@ def run(settings: Settings, changes: Mapping[str, Any], out: Path) -> pd.DataFra
     compared = compare(analyses, plan)
     chosen = choices(compared)
     judged = estimates(analyses, chosen, plan)
-    changed = {name: _in_words(own) for name, own in plan.candidates.items()}
+    changed = {name: _in_words({**plan.start, **own}) for name, own in plan.candidates.items()}
     averaged = means(compared)
     for table in (compared, averaged):
         table.insert(1, "changes", table["candidate"].map(changed))

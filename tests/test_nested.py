@@ -83,8 +83,8 @@ def test_candidates_are_compared_chosen_and_judged(own):
     whole = experiment.run_arms(own, None, [ARM])
     assert judged["n"].tolist() == [(whole["partition"] == "out-of-fold").sum()] * 2
     gain = judged.loc["over all folds", "auc"] - judged.loc["of each fold", "auc"]
-    assert judged.loc["over all folds", "optimism"] == pytest.approx(gain)
-    assert np.isnan(judged.loc["of each fold", "optimism"])
+    assert judged.loc["over all folds", "difference"] == pytest.approx(gain)
+    assert np.isnan(judged.loc["of each fold", "difference"])
 
 
 def test_the_least_mean_loss_is_chosen_and_the_first_wins_ties():
@@ -106,6 +106,8 @@ def test_the_least_mean_loss_is_chosen_and_the_first_wins_ties():
         ('arms = ["moon"]\nfolds = 3\n[candidates.a]\n', "arm 'moon'; allowed: clinical_logistic"),
         ("folds = 3\n[candidates.a]\n", "at least one of 'arms'"),
         ('arms = ["daft"]\nfolds = 3\n', "at least one of 'arms'"),
+        ('arms = ["late"]\nfolds = 3\n[candidates.a]\n', "arm 'late' is made of others"),
+        ('arms = ["daft"]\nfolds = 3\n[candidates.start]\n', "candidate 'start'; allowed: another"),
         ('arms = ["daft"]\nfolds = 1\n[candidates.a]\n', "folds is 1; allowed: 2 or more"),
     ],
 )

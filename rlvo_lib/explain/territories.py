@@ -69,6 +69,15 @@ def territories_reason(analysis: Analysis, arm: Arm) -> str:
             f"Dataset {data.name} holds no {study.explain_atlas.path}; `rlvo adapt` writes it into a "
             "dataset that it made."
         )
+    volumes = [
+        *study.predictors[study.explain_atlas.territories],
+        *study.predictors[study.explain_atlas.volume],
+    ]
+    for column in volumes:
+        if column not in data.table:
+            return (
+                f"Dataset {data.name} has no column {column}, the volume that the atlas stands for."
+            )
     if arm.kind != "cnn" or not lesions.mask_of(arm, analysis):
         return f"Arm '{arm.name}' is no network that sees a lesion mask and no other scan."
     return ""

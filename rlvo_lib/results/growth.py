@@ -277,6 +277,7 @@ def _areas(
         options = {"stratified": True, "n": resamples, "seed": seed}
         drawn = metrics.bootstrap_many(y, columns, ("auc",), **options)["auc"]
         known = metrics.delong_covariance(y, columns)[0]
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]  # a resample may hold no pair within any fold
     areas = np.vstack([known, drawn])
     ends = np.cumsum([scores.p.shape[1] for scores, _ in every])[:-1]
     means = iter([part.mean(axis=1) for part in np.split(areas, ends, axis=1)])

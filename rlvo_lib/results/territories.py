@@ -83,7 +83,7 @@ def territory_sides(territories: pd.DataFrame, *, data: str) -> pd.DataFrame:
     -------
     DataFrame with arm, territory, size_ml, left, right (beyond volume, log-odds), difference (left - right), low,
     high (percentiles over models), same_sign (share of models on the side of the mean), touched_left,
-    touched_right, n_models, reason, data. Territories without two sides are left out.
+    touched_right, n_models, reason, data. Territories without two sides are left out; the table may be empty.
     """
     tables = []
     for (arm, size), rows in _beyond(territories).groupby(["arm", "size_ml"], sort=False):
@@ -109,9 +109,11 @@ def territory_sides(territories: pd.DataFrame, *, data: str) -> pd.DataFrame:
                 "n_models": len(apart),
                 "reason": _said(few_words(*own.min()), "one model: no range" if len(apart) < 2 else ""),
             })  # fmt: skip
-    if not tables:
-        raise InputError("territories: none has a left and a right side at one size")
-    return pd.DataFrame(tables).assign(data=data)
+    columns = [
+        "arm", "territory", "size_ml", "left", "right", "difference", "low", "high", "same_sign", "touched_left",
+        "touched_right", "n_models", "reason",
+    ]  # fmt: skip
+    return pd.DataFrame(tables, columns=columns).assign(data=data)
 
 
 def territory_agreement(
