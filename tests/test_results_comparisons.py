@@ -179,3 +179,18 @@ def test_a_study_without_comparisons_has_empty_tables(predictions, thresholds, s
     assert results.comparisons(predictions, alone, data="real").empty
     assert results.comparisons_flagged(predictions, thresholds, alone, data="real").empty
     assert results.comparisons_folds(predictions, alone, data="real").empty
+
+
+def test_averaged_repetitions_are_one_cross_validation_of_mean_probabilities():
+    rows = [
+        (p, "out-of-fold", "daft", seed, 1 + (i + seed) % 2, i % 2, 0.1 * (i + 1) + 0.05 * seed)
+        for seed in (0, 1)
+        for i, p in enumerate(["a", "b", "c", "d"])
+    ]
+    rows.append(("a", "test", "daft", 0, 1, 0, 0.9))
+    columns = ["participant_id", "partition", "arm", "seed", "fold", "y_true", "probability"]
+    averaged = results.averaged_repetitions(pd.DataFrame(rows, columns=columns))
+    assert list(averaged.columns) == columns and set(averaged["partition"]) == {"out-of-fold"}
+    by_patient = averaged.set_index("participant_id")
+    assert set(by_patient["seed"]) == {0} and by_patient["fold"].tolist() == [1, 2, 1, 2]
+    np.testing.assert_allclose(by_patient["probability"], [0.125, 0.225, 0.325, 0.425])

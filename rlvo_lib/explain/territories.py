@@ -69,11 +69,7 @@ def territories_reason(analysis: Analysis, arm: Arm) -> str:
             f"Dataset {data.name} holds no {study.explain_atlas.path}; `rlvo adapt` writes it into a "
             "dataset that it made."
         )
-    volumes = [
-        *study.predictors[study.explain_atlas.territories],
-        *study.predictors[study.explain_atlas.volume],
-    ]
-    for column in volumes:
+    for column in (*study.explain_atlas.territories, study.explain_atlas.volume):
         if column not in data.table:
             return (
                 f"Dataset {data.name} has no column {column}, the volume that the atlas stands for."

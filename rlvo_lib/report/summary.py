@@ -18,7 +18,7 @@ from rlvo_lib.report.table_files import read_text_table
 
 #: Tables that count or estimate over patients.
 TABLES = (
-    "flow", "paper", "performance", "comparisons", "no_skill", "label_definitions", "calibration",
+    "flow", "paper", "performance", "comparisons", "comparisons_averaged", "no_skill", "label_definitions", "calibration",
     "shap_importance", "permutation_importance", "modality_shares", "modulation_summary", "territory_risk",
     "territory_sides", "territory_agreement",
 )  # fmt: skip

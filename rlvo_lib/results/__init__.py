@@ -71,6 +71,7 @@ from rlvo_lib.results.paper import best_arm, paper_table
 from rlvo_lib.results.performance import no_skill, out_of_fold, performance
 from rlvo_lib.results.planning import development_size, feasible_points, precision
 from rlvo_lib.results.predictions import (
+    averaged_repetitions,
     check_predictions,
     choose_thresholds,
     ensembles,
@@ -130,6 +131,7 @@ __all__ = [
     "counterfactual_table",
     "decision_curve",
     "development_size",
+    "averaged_repetitions",
     "ensembles",
     "evaluate",
     "explanation_checks",

@@ -187,3 +187,21 @@ def threshold_of(thresholds: pd.DataFrame, arm: str, seed: Any) -> float:
     if len(row) != 1:
         raise InputError(f"thresholds: {len(row)} rows for arm '{arm}', seed {seed}; needed: one")
     return float(row["threshold"].iloc[0])
+
+
+def averaged_repetitions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """A repeated cross-validation as one: each patient's mean probability over the repetitions that scored them.
+
+    What a model made of as many as there are repetitions would say; the AUC of a mean is not the mean of the AUCs,
+    and the less alike the repetitions are the higher it is. Out-of-fold rows only; seed and fold are the first's.
+
+    Returns
+    -------
+    DataFrame with the columns of ``predictions.csv``; empty without out-of-fold rows.
+    """
+    rows = predictions[predictions["partition"] == "out-of-fold"]
+    mean = rows.groupby(["arm", "participant_id"])["probability"].mean().rename("mean")
+    first = rows.sort_values("seed", kind="stable").drop_duplicates(["arm", "participant_id"])
+    first = first.assign(seed=int(rows["seed"].min()) if len(rows) else 0)
+    joined = first.merge(mean, on=["arm", "participant_id"]).sort_index()
+    return joined.assign(probability=joined["mean"]).drop(columns="mean")

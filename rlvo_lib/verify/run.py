@@ -181,6 +181,9 @@ BUILDERS: dict[str, Callable[[Run], pd.DataFrame]] = {
     "paper": lambda run: results.paper_table(
         run.table("performance"), run.table("out_of_fold"), run.study
     ),
+    "comparisons_averaged": lambda run: results.comparisons(
+        results.averaged_repetitions(run.predictions), run.study, data=run.data, **run.resampling
+    ),
     "comparisons": lambda run: results.comparisons(
         run.predictions, run.study, data=run.data, **run.resampling
     ),
