@@ -8,7 +8,7 @@ QUIET := TQDM_DISABLE=1 PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce smoke test test-long lint format unit notebooks-test verify-reference \
-        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed explain-checks evaluation-speed soop soop-baselines soop-sensitivity soop-choice soop-taught soop-curve soop-results bench template dictionary realdata lock clean
+        notebooks-refresh reference simulation-checks imaging-accuracy imaging-speed imaging-tables learning learning-tables ablations training-speed explain-checks evaluation-speed soop soop-baselines soop-sensitivity soop-choice soop-curve soop-results bench template dictionary realdata lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 22
@@ -128,11 +128,8 @@ soop-sensitivity: $(SOOP)/dataset_description.json ## the baselines again, with 
 soop-choice: $(SOOP)/dataset_description.json ## candidates for lesion masks compared on folds inside each training part, dated
 	$(BIN)/python -m rlvo_lib.nested soop $(SOOP) studies/soop/nested/$(DATE)
 
-soop-taught: $(SOOP)/dataset_description.json ## what networks find of outcomes simulated on the real masks, dated
-	$(BIN)/python benchmarks/taught.py $(SOOP) studies/soop/semi_simulated/$(DATE)
-
 soop-curve: $(SOOP)/dataset_description.json ## learning curves in the number of patients, and what more would bring, dated
-	$(BIN)/rlvo ablate --study soop --data $(SOOP) --groups patients --beside clinical_logistic,clinical_territories,concat,daft_offset \
+	$(BIN)/rlvo ablate --study soop --data $(SOOP) --groups patients --beside clinical_logistic,clinical_territories,daft_offset \
 	--shares 0.25,0.4,0.55,0.75 --set repeats=2 --out studies/soop/learning/$(DATE)/ablations.csv
 
 soop-results: $(INSTALLED) ## keep the result tables of the two runs, dated, without any row of a patient, and fill docs/soop.md

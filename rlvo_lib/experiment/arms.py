@@ -115,7 +115,9 @@ def ladder(analysis: Analysis, cache: TensorCache | None) -> pd.DataFrame:
             lacking = [part for part in arm.of if not runs[part]]
             reason = f"arm {', '.join(lacking)} does not run" if lacking else ""
         else:
-            absent = [c for c in study.columns_of(arm) if c not in analysis.dataset.table]
+            seen = [arm, *(study.arms[below] for below in (arm.offset, arm.teacher) if below)]
+            absent = [c for one in seen for c in study.columns_of(one)]
+            absent = [c for c in absent if c not in analysis.dataset.table]
             reason = f"column '{absent[0]}' is missing" if absent else _why_not(analysis, used)
             left_out = usable.loc[~usable["used"], "reason"]
             if reason and len(left_out):

@@ -173,10 +173,11 @@ def _content(analysis: Analysis, cache: TensorCache | None, arm: Arm) -> str:
     if arm.kind == "concepts" or settings.auxiliary_weight:
         analysis.dictionary.refuse_leakage(tuple(study.concepts))
         seen += list(study.concepts)
-    sees_images = bool(arm.channels or arm.measures)
+    sees_images = bool(arm.channels or any(one.measures for one in (arm, *below)))
     what = {
         "kind": arm.kind, "fusion": arm.fusion, "offset": arm.offset, "teacher": arm.teacher, "channels": arm.channels,
         "measures": [study.measures_of(one.measures) for one in (arm, *below)],
+        "below": [(one.kind, study.columns_of(one)) for one in below],
         "columns": [repr(analysis.dictionary[c]) for c in seen],
         "predictors": columns,
         "table": analysis.dataset.table.loc[used, list(dict.fromkeys(seen))].to_csv() if seen else "",

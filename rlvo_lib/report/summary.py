@@ -152,18 +152,29 @@ def render_summary(folder: str | Path) -> str:
         lines.append(
             f"| {names[row['arm']]} | {auc:.3f} [{low:.3f}, {high:.3f}] | {mean:.3f} ± {sd:.3f} |"
         )
-    lines += [
-        "",
-        "| difference in AUC | estimate [95 % CI] | p | p (Holm) |",
-        "| --- | --- | --- | --- |",
-    ]
-    compared = read_text_table(folder / "comparisons.csv").query("reason == ''")
-    for row in compared.to_dict("records"):
-        estimate, low, high, p, adjusted = (
-            float(row[n]) for n in ("difference", "low", "high", "p", "p_holm")
-        )
-        pair = f"{names[row['a']]} − {names[row['b']]}"
-        lines.append(
-            f"| {pair} | {estimate:+.3f} [{low:+.3f}, {high:+.3f}] | {p:.3f} | {adjusted:.3f} |"
-        )
+    lines += _differences(folder / "comparisons.csv", names, "difference in AUC")
+    if (folder / "comparisons_averaged.csv").exists():
+        lines += [
+            "",
+            "Each patient's probability averaged over the repetitions first (not named in advance):",
+        ]
+        title = "difference in AUC of the averages"
+        lines += _differences(folder / "comparisons_averaged.csv", names, title)
     return "\n".join([*lines, "", ""])
+
+
+def _differences(path: Path, names: pd.Series, title: str) -> list[str]:
+    """Lines of a table of paired differences, of those that could be compared."""
+    lines = [
+        "",
+        f"| {title} | first | second | difference [95 % CI] | p | p (Holm) |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    keys = ("auc_a", "auc_b", "difference", "low", "high", "p", "p_holm")
+    for row in read_text_table(path).query("reason == ''").to_dict("records"):
+        first, second, estimate, low, high, p, adjusted = (float(row[key]) for key in keys)
+        lines.append(
+            f"| {names[row['a']]} − {names[row['b']]} | {first:.3f} | {second:.3f} | "
+            f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}] | {p:.3f} | {adjusted:.3f} |"
+        )
+    return lines

@@ -193,7 +193,8 @@ def joined_checks(table: pd.DataFrame, dated: pd.DataFrame, *, source: str) -> p
     """A run's table whose checks that were not made are filled in from a dated result of other networks.
 
     ``source`` says where from, in the reason of each such row. Rows of a method that the dated table does not
-    have stay as they are; where it has several arms the first is taken. A filled row is of the dated result's data.
+    have stay as they are; where it has several arms the first is taken. ``data`` stays the run's: what a row was measured
+    on is in its reason.
     """
     other = dated.drop_duplicates(["method", "check"]).set_index(["method", "check"])
     rows = []
@@ -202,7 +203,7 @@ def joined_checks(table: pd.DataFrame, dated: pd.DataFrame, *, source: str) -> p
         if row["verdict"] == "not made" and key in other.index:
             made = other.loc[key]
             if made["verdict"] != "not made":
-                kept = ("value", "low", "high", "reference", "verdict", "n", "data")
+                kept = ("value", "low", "high", "reference", "verdict", "n")
                 said = f"{source}; {made['reason']}" if _text(made["reason"]) else source
                 row = row | {name: made[name] for name in kept} | {"reason": said}
         rows.append(row)
