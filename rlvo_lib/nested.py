@@ -256,7 +256,8 @@ def run(settings: Settings, changes: Mapping[str, Any], out: Path) -> pd.DataFra
     for name, own in plan.candidates.items():
         varied = load_settings(
             settings.profile, study=settings.study.name, data=settings.data or "",
-            cache=settings.cache, **{**changes, **plan.start, **own},
+            cache=settings.cache, out=settings.cache / "nested" / settings.study.name,
+            **{**changes, **plan.start, **own},
         )  # fmt: skip
         analysis = open_analysis(varied)
         grid = (varied.grid_shape, varied.grid_spacing_mm)

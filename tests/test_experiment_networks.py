@@ -116,6 +116,27 @@ def test_a_teacher_and_its_share_are_part_of_the_key_and_of_the_predictions(
     assert np.abs(seen[0.0] - seen[1.0]).max() > 1e-4
 
 
+def test_what_kind_of_model_teaches_is_part_of_the_key(analysis, tensors, tmp_path):
+    own, task = _taught(analysis, tensors, tmp_path)
+    study = own.settings.study
+    other = dataclasses.replace(study.arms["clinical_logistic"], kind="boosting")
+    changed = dataclasses.replace(study, arms=study.arms | {"clinical_logistic": other})
+    assert _task(_changed(own, tmp_path, study=changed), tensors, "daft").folder != task.folder
+
+
+def test_an_arm_whose_teacher_lacks_a_column_does_not_run(analysis, tensors, tmp_path):
+    own, _ = _taught(analysis, tensors, tmp_path)
+    study = own.settings.study
+    daft = dataclasses.replace(study.arms["daft"], predictors=("clinical",))
+    column = next(c for c in study.columns_of(study.arms["clinical_logistic"]))
+    table = own.dataset.table.drop(columns=column)
+    lacking = dataclasses.replace(own, dataset=dataclasses.replace(own.dataset, table=table))
+    arms = study.arms | {"daft": dataclasses.replace(daft, predictors=())}
+    lacking = _changed(lacking, tmp_path, study=dataclasses.replace(study, arms=arms))
+    ladder = experiment.ladder(lacking, tensors).set_index("arm")
+    assert not ladder.loc["daft", "runs"] and column in ladder.loc["daft", "reason"]
+
+
 def test_what_an_offset_sees_is_part_of_the_key(analysis, tensors):
     study = analysis.settings.study
     other = dataclasses.replace(study.arms["clinical_logistic"], measures=("vessels",))
