@@ -112,7 +112,7 @@ SOOP := data/soop
 SOOP_BASELINES := ["clinical_logistic","volume","territories","clinical_volume","clinical_territories"]
 REPEATS ?= 10
 
-$(SOOP)/dataset_description.json: $(INSTALLED)
+$(SOOP)/dataset_description.json: | $(INSTALLED)
 	@test -n "$(FROM)" || { echo "give the download: make $(MAKECMDGOALS) FROM=FOLDER (participants.tsv, ArterialAtlas136.nii.gz, lesion_masks/)"; exit 2; }
 	$(BIN)/rlvo adapt soop --masks "$(FROM)/lesion_masks" --participants "$(FROM)/participants.tsv" --out $(SOOP)
 

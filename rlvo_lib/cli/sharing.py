@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -176,6 +177,16 @@ def ablate(
     from rlvo_lib import ablation, storage
     from rlvo_lib.analysis import open_analysis
 
+    plan = (
+        str(settings.data),
+        settings.study.validation,
+        settings.seed,
+        settings.outcome_definition,
+    )
+    # a split of its own: that of the run folder may be frozen under another plan
+    settings = dataclasses.replace(
+        settings, out=settings.cache / "ablations" / storage.key(settings.study.name, *plan)
+    )
     analysis = open_analysis(settings)
     variants = ablation.grid(analysis, asked, arm=arm, beside=others, shares=parts)
     planned = ablation.plan(analysis, variants)
