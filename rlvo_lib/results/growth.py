@@ -326,7 +326,7 @@ def extrapolation_side_by_side(found: pd.DataFrame, form: str = "power") -> pd.D
 
     Returns
     -------
-    DataFrame with arm (or ``a - b``), a column for each number of patients ("value [low, high]", ``*`` where
+    DataFrame with arm (or ``a - b``), a column for each number of patients ("value [low, high]", a difference after a Δ, ``*`` where
     ``reason`` says that it is not to be built on), data.
     """
     rows = found[(found["auc"] == "pooled") & (found["form"] == form)] if "auc" in found else found
@@ -336,7 +336,7 @@ def extrapolation_side_by_side(found: pd.DataFrame, form: str = "power") -> pd.D
         name = f"{row['arm']} - {row['minus']}" if row["minus"] else row["arm"]
         value, low, high = (f"{row[key]:{sign}.3f}" for key in ("value", "low", "high"))
         star = "*" if row["reason"] else ""
-        cell = f"{value} [{low}, {high}]{star}"
+        cell = f"{'Δ ' if row['minus'] else ''}{value} [{low}, {high}]{star}"
         table.setdefault(name, {})[f"{row['patients']:,.0f} patients"] = cell
     shown = pd.DataFrame.from_dict(table, orient="index").rename_axis("arm").reset_index()
     return shown.assign(data=rows["data"].iloc[0])
