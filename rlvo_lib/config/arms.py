@@ -23,9 +23,7 @@ class Arm:
     measures: tuple[str, ...] = ()  # names of sets of what is measured in the scans
     fusion: str = "none"  # one of FUSIONS; kind "concepts": none (logistic regression) or daft
     offset: str = ""  # kind "cnn": the arm whose logit is added, frozen
-    teacher: str = (
-        ""  # kinds "cnn" and "mlp": the arm whose probabilities soften the outcomes it learns
-    )
+    teacher: str = ""  # kinds "cnn" and "mlp": the arm whose probabilities it learns as well
     of: tuple[str, ...] = ()  # kinds "mean" and "stack": the arms combined
     on_request: bool = False  # runs only where the setting ``arms`` names it
 

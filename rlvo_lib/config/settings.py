@@ -64,9 +64,7 @@ class Settings:
     weight_averaging: float = 0.0  # decay a step of a running mean of the weights; 0: off
     imbalance: str = "none"  # none keeps probabilities honest; weights, balanced (batches), focal
     focal_gamma: float = 2.0  # as Lin et al. (2017)
-    teaching: float = (
-        0.7  # a teacher's share in what an arm that has one learns; the outcome's is the rest
-    )
+    teaching: float = 0.7  # a teacher's share in what is learnt; the outcome's is the rest
     recalibrate: bool = False  # logistic, on the out-of-fold predictions
     auxiliary_weight: float = 0.0  # of image reads as extra targets; 0: off
     reader_epochs: int = 16  # of networks that read concepts off images; no early end, best kept
